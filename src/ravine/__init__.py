@@ -1,0 +1,1 @@
+"""Ravine: the optimisation layer of deep learning for PyTorch."""

@@ -1,1 +1,45 @@
-"""Ravine: the optimisation layer of deep learning for PyTorch."""
+"""Ravine: the optimisation layer of deep learning for PyTorch.
+
+Build with `ravine.optim`, `ravine.losses`, `ravine.schedules` and `ravine.regularize`; write a rule of
+your own with `ravine.update_rule`; train a `ravine.Task` with `ravine.train`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ravine import errors, losses, optim, regularize, schedules, tasks
+    from ravine.optim import update_rule
+    from ravine.tasks import Task
+    from ravine.training import train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Task",
+    "errors",
+    "losses",
+    "optim",
+    "regularize",
+    "schedules",
+    "tasks",
+    "train",
+    "update_rule",
+]
+
+# Loaded when first asked for, so that importing ravine costs next to nothing.
+_HOMES = {"update_rule": "ravine.optim", "Task": "ravine.tasks", "train": "ravine.training"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in __all__:
+        return importlib.import_module(f"ravine.{name}")
+    raise AttributeError(f"module 'ravine' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,148 @@
+"""The CPU executor: one compiled pass over all the tensors of a program.
+
+A kernel finds its work behind the address of eight int64 numbers, the head:
+
+====  ==========================================================================================
+ 0    the next chunk (a shared counter, set to 0 before each run)
+ 1    how many chunks there are
+ 2    address of the chunks: tensor, offset, length in elements
+ 3    address of the tensors' addresses, variable by variable
+ 4    address of the row of scalars that each tensor uses
+ 5    address of the scalars (float64), row by row
+ 6    how many tensors there are
+ 7    address of the totals of the chunks (float64), total by total
+====  ==========================================================================================
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import chain
+
+import torch
+
+from ravine.engine import kernel_cache
+from ravine.engine.cpu_pool import Kernel
+from ravine.engine.cpu_source import STORED_TYPES, kernel_source
+from ravine.engine.program import Specialised
+
+CHUNK = 32_768
+"""Elements of a chunk: small enough to share evenly, large enough that taking one costs nothing."""
+
+PARALLEL_FROM = 65_536
+"""Elements from which on several threads pay for their start-up."""
+
+
+@lru_cache(maxsize=1)
+def unavailable() -> str:
+    """Return why the CPU executor cannot be used, or an empty string."""
+    try:
+        import numba  # noqa: F401
+    except ImportError as error:
+        return f"Numba cannot be imported ({error})"
+    return ""
+
+
+def supports(dtype: torch.dtype) -> bool:
+    """Whether tensors of this type can be read and written by a CPU kernel."""
+    return dtype in STORED_TYPES
+
+
+@lru_cache(maxsize=None)
+def _compiled(source: str) -> Kernel:
+    function = kernel_cache.load(source, "cpu").kernel
+    return Kernel(function, function.address)
+
+
+def compiled(
+    program: Specialised, types: Mapping[str, torch.dtype], totals: tuple[str, ...] = ()
+) -> Kernel:
+    """Return the kernel of a program for these storage types, compiled or from the cache."""
+    return _compiled(kernel_source(program, types, totals))
+
+
+class Launch:
+    """A kernel with the tables that it reads, made once and run many times.
+
+    Args:
+        kernel: what to run.
+        sizes: elements of each tensor.
+        arrays: how many variables live in memory.
+        slots: how many scalars a row has.
+        rows: how many rows of scalars there are at most.
+        totals: how many totals the kernel writes for each chunk.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        sizes: Sequence[int],
+        *,
+        arrays: int,
+        slots: int,
+        rows: int = 1,
+        totals: int = 0,
+    ) -> None:
+        self.sizes = list(sizes)
+        self._tensors = len(self.sizes)
+        self._slots = slots
+        self._totals = totals
+        self._addresses = (ctypes.c_int64 * max(1, arrays * self._tensors))()
+        self._rows = (ctypes.c_int64 * max(1, self._tensors))()
+        self._scalars = (ctypes.c_double * max(1, rows * slots))()
+        self._head = (ctypes.c_int64 * 8)()
+        self._head[3] = ctypes.addressof(self._addresses)
+        self._head[4] = ctypes.addressof(self._rows)
+        self._head[5] = ctypes.addressof(self._scalars)
+        self._head[6] = self._tensors
+        self._head_address = ctypes.addressof(self._head)
+        self._kernel = kernel
+        self.select(range(self._tensors))
+
+    def select(self, tensors: Sequence[int]) -> None:
+        """Work on these tensors only, until the next selection."""
+        table = [
+            (tensor, start, min(CHUNK, self.sizes[tensor] - start))
+            for tensor in tensors
+            for start in range(0, self.sizes[tensor], CHUNK)
+        ]
+        self._chunks = (ctypes.c_int64 * max(1, 3 * len(table)))(*chain.from_iterable(table))
+        self._sums = (ctypes.c_double * max(1, self._totals * len(table)))()
+        self._head[1] = len(table)
+        self._head[2] = ctypes.addressof(self._chunks)
+        self._head[7] = ctypes.addressof(self._sums)
+        self.elements = sum(self.sizes[tensor] for tensor in tensors)
+        parallel = self.elements >= PARALLEL_FROM and len(table) > 1
+        self._run = self._kernel.parallel if parallel else self._kernel.serial
+
+    def set_addresses(self, variable: int, addresses: Sequence[int]) -> None:
+        """Set where a variable of each tensor begins."""
+        start = variable * self._tensors
+        self._addresses[start : start + self._tensors] = addresses
+
+    def set_rows(self, rows: Sequence[int]) -> None:
+        """Set which row of scalars each tensor uses (0 at the start)."""
+        self._rows[:] = rows
+
+    def set_scalars(self, row: int, values: Sequence[float]) -> None:
+        """Set a row of scalars."""
+        start = row * self._slots
+        self._scalars[start : start + self._slots] = values
+
+    def grow_scalars(self, rows: int) -> None:
+        """Make room for at least this many rows of scalars."""
+        if rows * self._slots > len(self._scalars):
+            self._scalars = (ctypes.c_double * (rows * self._slots))()
+            self._head[5] = ctypes.addressof(self._scalars)
+
+    def run(self) -> None:
+        """Run the kernel once over the selected tensors."""
+        self._head[0] = 0
+        self._run(self._head_address)
+
+    def totals(self) -> list[float]:
+        """Return each total of the last run, added up in the order of the chunks."""
+        count = self._head[1]
+        return [sum(self._sums[k * count : (k + 1) * count]) for k in range(self._totals)]

@@ -1,0 +1,151 @@
+"""An equation: a scalar Python function whose signature says what its names are.
+
+Positional names are tensors seen one element at a time (for an update rule: weight, gradient,
+state). Keyword-only names are numbers that are the same for all elements (hyperparameters).
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import inspect
+import textwrap
+import types
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from ravine.engine.functions import CANONICAL, FUNCTIONS
+from ravine.errors import EquationError
+
+REQUIRED: Any = inspect.Parameter.empty
+
+
+class Equation:
+    """A scalar function, its names and its source."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        if not isinstance(function, types.FunctionType):
+            raise EquationError(
+                "an equation must be a plain Python function",
+                got=repr(function),
+                do="write it with def; for a class or a partial, wrap it in a def",
+            )
+        self.function = function
+        self.name = function.__name__
+        self.doc = inspect.getdoc(function) or ""
+        self.tensors: tuple[str, ...] = ()
+        self.hyperparameters: dict[str, Any] = {}
+        for parameter in inspect.signature(function).parameters.values():
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                self.hyperparameters[parameter.name] = parameter.default
+            elif (
+                parameter.kind is parameter.POSITIONAL_OR_KEYWORD and parameter.default is REQUIRED
+            ):
+                self.tensors += (parameter.name,)
+            else:
+                raise EquationError(
+                    f"equation {self.name!r} has the parameter {str(parameter)!r}",
+                    expected="tensors as positional names without default, "
+                    "hyperparameters after a bare *",
+                    do=f"write def {self.name}(w, g, state, *, t, lr, hyperparameter=0.9)",
+                )
+
+    def __repr__(self) -> str:
+        return f"Equation({self.name}{inspect.signature(self.function)})"
+
+    @cached_property
+    def source(self) -> str | None:
+        """The text of the function, or None where Python has not kept it (``exec``, bare REPL)."""
+        try:
+            return textwrap.dedent(inspect.getsource(self.function))
+        except (OSError, TypeError):
+            return None
+
+    @cached_property
+    def tree(self) -> ast.FunctionDef:
+        """The parsed function."""
+        if self.source is None:
+            raise EquationError(f"the source of equation {self.name!r} is not available")
+        for node in ast.walk(ast.parse(self.source)):
+            if isinstance(node, ast.FunctionDef) and node.name == self.name:
+                return node
+        raise EquationError(
+            f"equation {self.name!r} is not written as a def",
+            got=self.source.strip().splitlines()[0],
+            do="write it as a def of its own",
+        )
+
+    def fail(self, node: ast.AST, what: str, do: str = "") -> EquationError:
+        """Build an error that shows the line of the equation with a caret under the place."""
+        lineno = getattr(node, "lineno", 1)
+        column = getattr(node, "col_offset", 0)
+        line = (self.source or "").splitlines()[lineno - 1]
+        indent = len(line) - len(line.lstrip())
+        code = self.function.__code__
+        return EquationError(
+            f"equation {self.name!r}: {what}",
+            where=f"{code.co_filename}, line {code.co_firstlineno + lineno - 1}",
+            got=f"{line.strip()}\n{' ' * (column - indent)}^",
+            do=do,
+        )
+
+    @cached_property
+    def names(self) -> dict[str, Any]:
+        """What the function's free names stand for: its closure and its module's globals."""
+        closure = inspect.getclosurevars(self.function)
+        return {**self.function.__globals__, **closure.nonlocals}
+
+    def called(self, node: ast.Call) -> str:
+        """Return the canonical name of the function that a call stands for."""
+        target = node.func
+        found: Any = None
+        if isinstance(target, ast.Name):
+            found = self.names.get(target.id) or FUNCTIONS.get(target.id)
+            found = found or getattr(builtins, target.id, None)
+        elif isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name):
+            found = getattr(self.names.get(target.value.id), target.attr, None)
+        try:
+            canonical = CANONICAL.get(found)
+        except TypeError:
+            canonical = None
+        if canonical is None:
+            raise self.fail(
+                node,
+                f"calls {ast.unparse(target)}, which is not known to the engine",
+                "use one of " + ", ".join(sorted(FUNCTIONS)) + ", or write its formula out",
+            )
+        return canonical
+
+    @cached_property
+    def reference(self) -> Callable[..., Any]:
+        """The same function with `sqrt` and the rest bound to what works on numbers and tensors."""
+        scope: dict[str, Any] = {"max": FUNCTIONS["maximum"], "min": FUNCTIONS["minimum"]}
+        scope |= FUNCTIONS | self.names
+        for name, value in scope.items():
+            if isinstance(value, types.ModuleType):
+                scope[name] = _Bound(value)
+            else:
+                try:
+                    scope[name] = FUNCTIONS[CANONICAL[value]]
+                except (KeyError, TypeError):
+                    continue
+        code = self.function.__code__
+        cells = tuple(types.CellType(scope[name]) for name in code.co_freevars)
+        rebound = types.FunctionType(code, scope, self.name, None, cells or None)
+        rebound.__kwdefaults__ = self.function.__kwdefaults__
+        return rebound
+
+
+class _Bound:
+    """A module in which the names known to the engine mean the engine's functions."""
+
+    def __init__(self, module: types.ModuleType) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._module, name)
+        try:
+            return FUNCTIONS[CANONICAL[found]]
+        except (KeyError, TypeError):
+            return found

@@ -1,0 +1,139 @@
+"""The functions that an equation may call, on Python numbers and on PyTorch tensors.
+
+An equation is written with these names (or with the ones of the same meaning in ``math``,
+``torch`` and ``numpy``; see `CANONICAL`). Called directly they work on numbers and on tensors, which
+is all that the reference executor needs. The CPU and GPU executors bind the same names to their own.
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Value = Any  # a Python number or a tensor
+
+
+def _dispatch(
+    name: str, scalar: Callable[[float], float], tensor: Callable[[Tensor], Tensor]
+) -> Callable[[Value], Value]:
+    def function(x: Value) -> Value:
+        return tensor(x) if isinstance(x, Tensor) else scalar(x)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"``{name}(x)``, element by element on a tensor."
+    return function
+
+
+def _scalar_exp(x: float) -> float:
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf
+
+
+def _scalar_log(x: float) -> float:
+    if x == 0:
+        return -math.inf
+    return math.log(x) if x > 0 else math.nan
+
+
+def _scalar_log1p(x: float) -> float:
+    if x == -1:
+        return -math.inf
+    return math.log1p(x) if x > -1 else math.nan
+
+
+def _scalar_sqrt(x: float) -> float:
+    return math.sqrt(x) if x >= 0 else math.nan
+
+
+def _scalar_sigmoid(x: float) -> float:
+    if x >= 0:
+        return 1 / (1 + _scalar_exp(-x))
+    z = _scalar_exp(x)
+    return z / (1 + z)
+
+
+def _scalar_sign(x: float) -> float:
+    return x if x != x else float((x > 0) - (x < 0))
+
+
+def _scalar_expm1(x: float) -> float:
+    try:
+        return math.expm1(x)
+    except OverflowError:
+        return math.inf
+
+
+sqrt = _dispatch("sqrt", _scalar_sqrt, torch.sqrt)
+exp = _dispatch("exp", _scalar_exp, torch.exp)
+expm1 = _dispatch("expm1", _scalar_expm1, torch.expm1)
+log = _dispatch("log", _scalar_log, torch.log)
+log1p = _dispatch("log1p", _scalar_log1p, torch.log1p)
+tanh = _dispatch("tanh", math.tanh, torch.tanh)
+sigmoid = _dispatch("sigmoid", _scalar_sigmoid, torch.sigmoid)
+sign = _dispatch("sign", _scalar_sign, torch.sign)
+abs = _dispatch("abs", builtins.abs, torch.abs)
+
+
+def where(condition: Value, a: Value, b: Value) -> Value:
+    """``a`` where the condition holds, ``b`` elsewhere; the branch not taken has no influence."""
+    if not isinstance(condition, Tensor):
+        return a if condition else b
+    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+        # torch.where of two numbers is float32 whatever the condition came from.
+        exact = all(x != x or float(np.float32(x)) == x for x in (a, b))
+        a = torch.tensor(a, dtype=torch.float32 if exact else torch.float64)
+        return torch.where(condition, a.to(condition.device), b)
+    return torch.where(condition, a, b)
+
+
+def maximum(a: Value, b: Value) -> Value:
+    """The larger one; NaN if either is NaN."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.maximum(a, b)
+    if isinstance(a, Tensor):
+        return torch.clamp(a, min=b)
+    if isinstance(b, Tensor):
+        return torch.clamp(b, min=a)
+    return a if a >= b or a != a else b
+
+
+def minimum(a: Value, b: Value) -> Value:
+    """The smaller one; NaN if either is NaN."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.minimum(a, b)
+    if isinstance(a, Tensor):
+        return torch.clamp(a, max=b)
+    if isinstance(b, Tensor):
+        return torch.clamp(b, max=a)
+    return a if a <= b or a != a else b
+
+
+FUNCTIONS: dict[str, Callable[..., Value]] = {
+    f.__name__: f
+    for f in (
+        sqrt, exp, expm1, log, log1p, tanh, sigmoid, sign, abs, where, maximum, minimum,
+    )
+}  # fmt: skip
+"""Canonical name -> function on numbers and tensors."""
+
+# What else a person may have called in the equation, and what it means.
+CANONICAL: dict[Any, str] = {function: name for name, function in FUNCTIONS.items()} | {
+    builtins.abs: "abs",
+    builtins.max: "maximum",
+    builtins.min: "minimum",
+    torch.clamp_min: "maximum",
+    torch.clamp_max: "minimum",
+}
+for _module in (math, torch, np):
+    for _name in FUNCTIONS:
+        if hasattr(_module, _name):
+            CANONICAL[getattr(_module, _name)] = _name
+CANONICAL[math.fabs] = "abs"

@@ -1,0 +1,188 @@
+"""What Numba has no words for, as LLVM instructions: bits, half precision, addresses, atomics.
+
+Each name below is callable inside ``@njit`` and ``@cfunc`` code only, is emitted inline, and
+leaves the loop around it to be vectorised::
+
+    x = address_to_array(address, length, np.float32)   # 1-D array over memory at an int64 address
+    old = atomic_add(address, amount)                   # int64 at address += amount; the old value
+    bfloat16_to_float32(u)    float32_to_bfloat16(x)    # u is the uint16 (or int16) that holds it
+    float16_to_float32(u)     float32_to_float16(x)     # both round to nearest even; NaN stays NaN
+    float32_to_bits(x)        bits_to_float32(i)        # int32, the same 32 bits
+    float64_to_bits(x)        bits_to_float64(i)        # int64, the same 64 bits
+
+Numba widens integer arithmetic to 64 bits and its ``.view`` of a scalar goes through memory; either
+one stops LLVM from vectorising the loop around it. A float argument must have exactly the type that
+the name says; integers are cut to the width.
+
+Memory behind an address is not owned or counted: the caller keeps the tensor alive. Arrays of
+bfloat16 or float16 are made with the marker ``np.uint16``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numba.extending
+from llvmlite import ir
+
+__all__ = [
+    "address_to_array", "atomic_add", "bfloat16_to_float32", "bits_to_float32", "bits_to_float64",
+    "float16_to_float32", "float32_to_bfloat16", "float32_to_bits", "float32_to_float16",
+    "float64_to_bits", "stack_bytes",
+]  # fmt: skip
+
+# Typed aliases: Numba has no annotations, and mypy would call every decorated function untyped.
+intrinsic: Callable[[Any], Any] = numba.extending.intrinsic
+register_jitable: Callable[[Any], Any] = numba.extending.register_jitable
+types: Any = numba.types
+carray: Any = numba.carray  # type: ignore[attr-defined]
+
+_I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
+_HALF, _F32, _F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
+
+
+def _unary(given: Any, argument: Any, result: Any, build: Callable[[Any, Any], Any]) -> Any:
+    """Return signature and code of an intrinsic of one scalar, or None where ``given`` won't do."""
+    if given != argument and not (
+        isinstance(given, types.Integer) and isinstance(argument, types.Integer)
+    ):
+        return None
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return build(builder, arguments[0])
+
+    return result(argument), code
+
+
+# --- addresses -----------------------------------------------------------------------------------
+
+
+@intrinsic
+def pointer_at(typing_context: Any, address: Any, marker: Any) -> Any:
+    """Return the integer ``address`` as a pointer to values of the NumPy type ``marker``."""
+    if not (isinstance(address, types.Integer) and isinstance(marker, types.NumberClass)):
+        return None
+    pointer = types.CPointer(marker.dtype)
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(pointer))
+
+    return pointer(types.int64, marker), code
+
+
+@register_jitable
+def address_to_array(address: Any, length: Any, marker: Any) -> Any:
+    """Return a one-dimensional array of ``length`` values of type ``marker`` over ``address``."""
+    return carray(pointer_at(address, marker), (length,))
+
+
+@intrinsic
+def atomic_add(typing_context: Any, address: Any, amount: Any) -> Any:
+    """Add ``amount`` to the int64 at ``address`` as one indivisible step; return the old value."""
+    if not (isinstance(address, types.Integer) and isinstance(amount, types.Integer)):
+        return None
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], _I64.as_pointer())
+        return builder.atomic_rmw("add", pointer, arguments[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), code
+
+
+# --- bits ----------------------------------------------------------------------------------------
+
+
+@intrinsic
+def float32_to_bits(typing_context: Any, x: Any) -> Any:
+    """Return the bits of a float32 as an int32."""
+    return _unary(x, types.float32, types.int32, lambda b, v: b.bitcast(v, _I32))
+
+
+@intrinsic
+def bits_to_float32(typing_context: Any, bits: Any) -> Any:
+    """Return the float32 that has the bits of an int32."""
+    return _unary(bits, types.int32, types.float32, lambda b, v: b.bitcast(v, _F32))
+
+
+@intrinsic
+def float64_to_bits(typing_context: Any, x: Any) -> Any:
+    """Return the bits of a float64 as an int64."""
+    return _unary(x, types.float64, types.int64, lambda b, v: b.bitcast(v, _I64))
+
+
+@intrinsic
+def bits_to_float64(typing_context: Any, bits: Any) -> Any:
+    """Return the float64 that has the bits of an int64."""
+    return _unary(bits, types.int64, types.float64, lambda b, v: b.bitcast(v, _F64))
+
+
+# --- half precision ------------------------------------------------------------------------------
+
+
+@intrinsic
+def bfloat16_to_float32(typing_context: Any, stored: Any) -> Any:
+    """Return the float32 of a bfloat16 held in 16 bits (exact)."""
+
+    def build(builder: Any, value: Any) -> Any:
+        return builder.bitcast(builder.shl(builder.zext(value, _I32), _I32(16)), _F32)
+
+    return _unary(stored, types.uint16, types.float32, build)
+
+
+@intrinsic
+def float32_to_bfloat16(typing_context: Any, x: Any) -> Any:
+    """Return the bfloat16 nearest to a float32 (ties to even) in 16 bits; NaN stays a quiet NaN."""
+
+    # In integers, because the processor's own conversion (AVX512_BF16) turns subnormals into zero.
+    def build(builder: Any, value: Any) -> Any:
+        bits = builder.bitcast(value, _I32)
+        high = builder.lshr(bits, _I32(16))
+        odd = builder.and_(high, _I32(1))
+        rounded = builder.lshr(builder.add(bits, builder.add(odd, _I32(0x7FFF))), _I32(16))
+        is_nan = builder.fcmp_unordered("uno", value, value)
+        return builder.trunc(builder.select(is_nan, builder.or_(high, _I32(0x40)), rounded), _I16)
+
+    return _unary(x, types.float32, types.uint16, build)
+
+
+@intrinsic
+def float16_to_float32(typing_context: Any, stored: Any) -> Any:
+    """Return the float32 of a float16 held in 16 bits (exact)."""
+    return _unary(
+        stored,
+        types.uint16,
+        types.float32,
+        lambda b, v: b.fpext(b.bitcast(v, _HALF), _F32),
+    )
+
+
+@intrinsic
+def float32_to_float16(typing_context: Any, x: Any) -> Any:
+    """Return the float16 nearest to a float32 (ties to even) in 16 bits; NaN stays NaN."""
+    return _unary(
+        x,
+        types.float32,
+        types.uint16,
+        lambda b, v: b.bitcast(b.fptrunc(v, _HALF), _I16),
+    )
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+
+@intrinsic
+def stack_bytes(typing_context: Any, size: Any) -> Any:
+    """Return the address of ``size`` bytes on the stack (a literal), alive until the return."""
+    if not isinstance(size, types.IntegerLiteral):
+        raise numba.core.errors.RequireLiteralValue(size)
+    count = size.literal_value
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        with builder.goto_entry_block():
+            block = builder.alloca(ir.ArrayType(ir.IntType(8), count))
+            block.align = 64
+        return builder.ptrtoint(block, _I64)
+
+    return types.int64(size), code

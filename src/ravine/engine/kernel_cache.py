@@ -1,0 +1,61 @@
+"""Generated kernels as files, so that they compile once on a machine and can be read.
+
+A kernel's file is named by a hash of its source. Numba keeps its machine code beside the file (in
+``__pycache__``), and Triton in its own cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+
+
+@lru_cache(maxsize=1)
+def directory() -> Path:
+    """Return the folder of generated kernels: ``RAVINE_CACHE_DIR``, else the user's cache folder.
+
+    Where neither can be written to, a temporary folder of this process is taken.
+    """
+    chosen = os.environ.get("RAVINE_CACHE_DIR")
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    path = Path(chosen).expanduser() if chosen else Path(base).expanduser() / "ravine" / "kernels"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError:
+        path = Path(tempfile.mkdtemp(prefix="ravine-kernels-"))
+    return path
+
+
+def load(source: str, kind: str) -> ModuleType:
+    """Return the module made of a source text, written to the cache if it is not there yet.
+
+    A file whose text is not what its name promises (damaged, or edited) is written anew.
+    """
+    digest = hashlib.sha256(source.encode()).hexdigest()[:20]
+    name = f"ravine_{kind}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    path = directory() / f"{name}.py"
+    if not (path.is_file() and path.read_text(encoding="utf-8") == source):
+        handle, temporary = tempfile.mkstemp(dir=directory(), suffix=".part")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(source)
+        Path(temporary).replace(path)
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # a file location always has both
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

@@ -1,0 +1,299 @@
+"""From an equation and the values of its hyperparameters to what has to be done per element.
+
+Three things happen to the syntax tree, so that the equation can be written as in its paper and
+still cost nothing more than the arithmetic on the elements:
+
+* an ``if`` on hyperparameters is decided here; the branch not taken does not exist in the kernel,
+* an expression of hyperparameters alone (``1 - beta1**t``) leaves the element's arithmetic and is
+  computed once per step, in float64 (`Lowered.host`),
+* a literal becomes a number of the tensor's type, and ``x**2`` a product.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ravine.engine.equation import Equation
+from ravine.engine.functions import FUNCTIONS
+
+RUNTIME = ("t", "lr", "norm")
+"""Numbers that may change from step to step: never a reason to compile again."""
+
+_OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow)
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """An equation for given hyperparameters: numbers first, then the elements."""
+
+    equation: Equation
+    body: tuple[str, ...]  # statements on the elements
+    outputs: tuple[str, ...]  # an expression for each output
+    slots: tuple[str, ...]  # the names of the scalars that the statements and outputs use
+    host: tuple[str, ...]  # statements that compute them from the hyperparameters
+    constants: dict[str, float]  # numbers of the equation's module that `host` uses
+
+    def passes_through(self, position: int, name: str) -> bool:
+        """Whether an output is nothing but the input of that name, unchanged."""
+        return self.outputs[position] == name and not any(
+            line.startswith(f"{name} = ") for line in self.body
+        )
+
+
+def lower(equation: Equation, values: Mapping[str, Any], prefix: str = "s") -> Lowered:
+    """Lower an equation for hyperparameter values (those in `RUNTIME` are not needed).
+
+    ``prefix`` begins the names of the scalars, so that those of several equations stay apart.
+    """
+    return _Lowering(equation, values, prefix).run()
+
+
+class _Lowering:
+    def __init__(self, equation: Equation, values: Mapping[str, Any], prefix: str) -> None:
+        self.equation = equation
+        taken = {n.id for n in ast.walk(equation.tree) if isinstance(n, ast.Name)}
+        while any(name.startswith(prefix) and name[len(prefix) :].isdigit() for name in taken):
+            prefix += "_"
+        self.prefix = prefix
+        self.tensors = set(equation.tensors)
+        self.scalar_names = set(equation.hyperparameters)
+        self.static = {
+            name: value for name, value in values.items() if name not in RUNTIME
+        } | FUNCTIONS
+        self.constants = {
+            name: value
+            for name, value in equation.names.items()
+            if isinstance(value, (int, float)) and name not in self.tensors | self.scalar_names
+        }
+        self.static |= self.constants
+        self.host: list[str] = []
+        self.slots: dict[str, str] = {}  # text of a number -> the scalar that holds it by now
+        self.slot_names: list[str] = []
+        self.body: list[str] = []
+
+    def run(self) -> Lowered:
+        outputs = self.block(self.equation.tree.body)
+        if outputs is None:
+            raise self.equation.fail(
+                self.equation.tree, "does not end with a return", "return the new values"
+            )
+        return Lowered(
+            equation=self.equation,
+            body=tuple(self.body),
+            outputs=tuple(outputs),
+            slots=tuple(self.slot_names),
+            host=tuple(self.host),
+            constants=self.constants,
+        )
+
+    # -- statements ---------------------------------------------------------------------------
+
+    def block(self, statements: list[ast.stmt]) -> list[str] | None:
+        for statement in statements:
+            if isinstance(statement, ast.Return):
+                return self.returned(statement)
+            if isinstance(statement, ast.If):
+                branch = statement.body if self.decide(statement.test) else statement.orelse
+                outputs = self.block(branch)
+                if outputs is not None:
+                    return outputs
+            elif isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+                self.assign(statement.targets[0], statement.value)
+            elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+                self.assign(statement.target, statement.value)
+            elif isinstance(statement, ast.AugAssign) and isinstance(statement.target, ast.Name):
+                left = ast.copy_location(
+                    ast.Name(statement.target.id, ast.Load()), statement.target
+                )
+                value = ast.BinOp(left, statement.op, statement.value)
+                self.assign(statement.target, ast.copy_location(value, statement))
+            elif isinstance(statement, ast.Pass) or (
+                isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+            ):
+                continue
+            else:
+                raise self.equation.fail(
+                    statement,
+                    f"has a {type(statement).__name__} statement",
+                    "use assignments, if on hyperparameters, and one return",
+                )
+        return None
+
+    def returned(self, statement: ast.Return) -> list[str]:
+        if statement.value is None:
+            raise self.equation.fail(statement, "returns nothing", "return the new values")
+        value = statement.value
+        parts = value.elts if isinstance(value, ast.Tuple) else [value]
+        return [ast.unparse(self.element(part)) for part in parts]
+
+    def assign(self, target: ast.expr, value: ast.expr) -> None:
+        if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+            if len(target.elts) != len(value.elts):
+                raise self.equation.fail(target, "assigns tuples of different lengths")
+            if not self.is_scalar(value):
+                held = []
+                for k, (one, part) in enumerate(zip(target.elts, value.elts, strict=True)):
+                    name = ast.copy_location(ast.Name(f"held_{k}", ast.Store()), one)
+                    self.assign(name, part)
+                    held.append((one, ast.copy_location(ast.Name(f"held_{k}", ast.Load()), part)))
+                for one, name in held:
+                    self.assign(one, name)
+                return
+        names = [n.id for n in ast.walk(target) if isinstance(n, ast.Name)]
+        for name in names:
+            if name in FUNCTIONS:
+                raise self.equation.fail(target, f"assigns to {name!r}, a function's name")
+        if self.is_scalar(value):
+            self.host.append(f"{ast.unparse(target)} = {ast.unparse(self.canonical(value))}")
+            self.slots.clear()  # a name may stand for another value from here on
+            self.scalar_names.update(names)
+            self.tensors.difference_update(names)
+            self.follow(target, value, names)
+            return
+        if not isinstance(target, ast.Name):
+            raise self.equation.fail(
+                target, f"assigns to {ast.unparse(target)}", "assign to one name at a time"
+            )
+        self.body.append(f"{target.id} = {ast.unparse(self.element(value))}")
+        self.tensors.add(target.id)
+        self.scalar_names.discard(target.id)
+        self.static.pop(target.id, None)
+
+    def follow(self, target: ast.expr, value: ast.expr, names: list[str]) -> None:
+        """Keep the values of scalars that are known now, for the ifs further down."""
+        used = {n.id for n in ast.walk(value) if isinstance(n, ast.Name)}
+        if used <= self.static.keys():
+            module = ast.Module(
+                [ast.Assign([copy.deepcopy(target)], self.canonical(value))], type_ignores=[]
+            )
+            exec(compile(ast.fix_missing_locations(module), "<equation>", "exec"), {}, self.static)
+        else:
+            for name in names:
+                self.static.pop(name, None)
+
+    # -- expressions --------------------------------------------------------------------------
+
+    def is_scalar(self, node: ast.AST) -> bool:
+        called = {id(n.func) for n in ast.walk(node) if isinstance(n, ast.Call)}
+        for child in ast.walk(node):
+            if isinstance(child, ast.Name) and id(child) not in called:
+                if child.id in self.tensors:
+                    return False
+                if child.id not in self.scalar_names and child.id not in self.constants:
+                    if any(  # the module in math.pi or torch.sqrt is no operand
+                        isinstance(n, ast.Attribute) and n.value is child for n in ast.walk(node)
+                    ):
+                        continue
+                    raise self.equation.fail(
+                        child,
+                        f"uses the unknown name {child.id!r}",
+                        "make it a hyperparameter, or a number at module level",
+                    )
+        return True
+
+    def decide(self, test: ast.expr) -> bool:
+        if not self.is_scalar(test):
+            raise self.equation.fail(
+                test, "has an if on a tensor's elements", "use where(condition, a, b)"
+            )
+        names = {n.id for n in ast.walk(test) if isinstance(n, ast.Name)}
+        unknown = sorted(names - self.static.keys())
+        if unknown:
+            raise self.equation.fail(
+                test,
+                f"has an if on {', '.join(unknown)}, which changes from step to step",
+                "use where(condition, a, b)",
+            )
+        code = compile(ast.Expression(self.canonical(test)), "<equation>", "eval")
+        return bool(eval(code, {}, self.static))
+
+    def canonical(self, node: ast.expr) -> ast.expr:
+        """Return a copy in which every call has its canonical name and module numbers are values."""
+        equation = self.equation
+
+        class Rename(ast.NodeTransformer):
+            def visit_Call(self, call: ast.Call) -> ast.AST:
+                name = equation.called(call)
+                if call.keywords:
+                    raise equation.fail(call, f"calls {name} with keywords")
+                arguments = [self.visit(a) for a in call.args]
+                return ast.copy_location(
+                    ast.Call(ast.Name(name, ast.Load()), arguments, []), call
+                )
+
+            def visit_Attribute(self, attribute: ast.Attribute) -> ast.AST:
+                if isinstance(attribute.value, ast.Name):
+                    module = equation.names.get(attribute.value.id)
+                    value = getattr(module, attribute.attr, None)
+                    if isinstance(value, (int, float)):
+                        return ast.copy_location(ast.Constant(value), attribute)
+                raise equation.fail(attribute, f"uses {ast.unparse(attribute)}")
+
+        return ast.fix_missing_locations(Rename().visit(copy.deepcopy(node)))  # type: ignore[no-any-return]
+
+    def slot(self, node: ast.expr) -> ast.expr:
+        """Return the name of the scalar that holds a number of the host."""
+        text = ast.unparse(self.canonical(node))
+        if text not in self.slots:
+            name = f"{self.prefix}{len(self.slot_names)}"
+            self.slot_names.append(name)
+            self.slots[text] = name
+            self.host.append(f"{name} = {text}")
+        return ast.copy_location(ast.Name(self.slots[text], ast.Load()), node)
+
+    def element(self, node: ast.expr) -> ast.expr:
+        """Rewrite an expression for one element, its scalar parts replaced by slots."""
+        if isinstance(node, ast.IfExp):
+            return self.element(node.body if self.decide(node.test) else node.orelse)
+        if isinstance(node, ast.Name) and node.id in self.tensors:
+            return node
+        if self.is_scalar(node):
+            exact = isinstance(node, ast.Constant) and _exact(node.value)
+            if isinstance(node, ast.Constant) and exact:
+                literal = ast.Constant(float(node.value))
+                return ast.Call(ast.Name("number", ast.Load()), [literal], [])
+            return self.slot(node)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, _OPERATORS):
+            if isinstance(node.op, ast.Pow):
+                return self.power(node)
+            return ast.BinOp(self.element(node.left), node.op, self.element(node.right))
+        if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.BitAnd, ast.BitOr)):
+            return ast.BinOp(self.element(node.left), node.op, self.element(node.right))
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd, ast.Invert)):
+            if isinstance(node.op, ast.Invert):
+                call = ast.Call(ast.Name("negation", ast.Load()), [self.element(node.operand)], [])
+                return ast.copy_location(call, node)
+            return ast.UnaryOp(node.op, self.element(node.operand))
+        if isinstance(node, ast.Compare) and len(node.ops) == 1:
+            return ast.Compare(
+                self.element(node.left), node.ops, [self.element(node.comparators[0])]
+            )
+        if isinstance(node, ast.Call):
+            name = self.equation.called(node)
+            if node.keywords:
+                raise self.equation.fail(node, f"calls {name} with keywords")
+            return ast.Call(ast.Name(name, ast.Load()), [self.element(a) for a in node.args], [])
+        raise self.equation.fail(
+            node,
+            f"has {ast.unparse(node)!r}, which cannot be computed element by element",
+            "use + - * / **, one comparison at a time joined by & and |, and known functions",
+        )
+
+    def power(self, node: ast.BinOp) -> ast.expr:
+        base = self.element(node.left)
+        exponent = node.right
+        if self.is_scalar(exponent) and isinstance(exponent, ast.Constant):
+            if exponent.value in (2, 3, 4):
+                return ast.Call(ast.Name(f"power{exponent.value}", ast.Load()), [base], [])
+            if exponent.value == 0.5:
+                return ast.Call(ast.Name("sqrt", ast.Load()), [base], [])
+        return ast.Call(ast.Name("power", ast.Load()), [base, self.element(exponent)], [])
+
+
+def _exact(value: object) -> bool:
+    """Whether a literal is the same number in every float type."""
+    return isinstance(value, (int, float)) and abs(value) <= 1024 and float(value * 8).is_integer()

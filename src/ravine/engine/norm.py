@@ -1,0 +1,28 @@
+"""The sum of squares of many tensors, in float64 and always in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ravine.engine.equation import Equation
+from ravine.engine.program import Program, Stage
+
+
+def _square(g):  # type: ignore[no-untyped-def]
+    return g * g
+
+
+SQUARES = Program([Stage(Equation(_square), ("g",), ("square",))])
+"""The program whose total over all elements is the squared norm."""
+
+
+def squared_norm(tensors: Sequence[Tensor]) -> float:
+    """Return the sum of squares of all elements, computed in float64 by plain PyTorch operations."""
+    total = 0.0
+    for tensor in tensors:
+        values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+        total += float(values.detach().to(torch.float64).square().sum())
+    return total

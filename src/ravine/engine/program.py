@@ -1,0 +1,162 @@
+"""A program: equations that run one after the other on the same element, in one pass.
+
+An optimizer's step is such a program: clip the gradient, add the penalty's gradient, update, decay,
+average. A loss is one with a single equation. An equation that the hyperparameters make idle (a decay
+of zero) returns its input unchanged; it and the state only it would need vanish from the kernel.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ravine.engine.equation import REQUIRED, Equation
+from ravine.engine.functions import FUNCTIONS
+from ravine.engine.lowering import RUNTIME, Lowered, lower
+from ravine.errors import EquationError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """An equation with the variables that its tensors stand for and its outputs are written to."""
+
+    equation: Equation
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage as it is left for given hyperparameters."""
+
+    lowered: Lowered
+    parameters: tuple[str, ...]  # the equation's own names of the tensors it uses
+    inputs: tuple[str, ...]  # the variables that they stand for
+    outputs: tuple[tuple[str, str], ...]  # (variable, expression)
+
+
+@dataclass(frozen=True)
+class Specialised:
+    """A program for given hyperparameters: what remains to be done per element."""
+
+    program: Program
+    steps: tuple[Step, ...]
+    loads: tuple[str, ...]  # variables whose old value is needed
+    stores: tuple[str, ...]  # variables that get a new value
+    slots: tuple[str, ...]
+    scalars: Callable[[Mapping[str, Any]], tuple[float, ...]] = field(compare=False)
+    needs: frozenset[str] = frozenset()  # which of RUNTIME the scalars depend on
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """All variables that live in memory, in the program's order."""
+        live = {*self.loads, *self.stores}
+        return tuple(name for name in self.program.variables if name in live)
+
+    @cached_property
+    def title(self) -> str:
+        """The names of the equations that are left, for people."""
+        return " + ".join(step.lowered.equation.name for step in self.steps) or "nothing"
+
+
+class Program:
+    """Stages over named variables.
+
+    Args:
+        stages: the equations in order, each with the names that it writes.
+        private: variables whose new value stays in the pass (the gradient is never changed).
+    """
+
+    def __init__(self, stages: Iterable[Stage], private: Iterable[str] = ()) -> None:
+        self.stages = tuple(stages)
+        self.private = frozenset(private)
+        self.variables: tuple[str, ...] = ()
+        self.hyperparameters: dict[str, Any] = {}
+        for stage in self.stages:
+            for name in (*stage.reads, *stage.writes):
+                if name not in self.variables:
+                    self.variables += (name,)
+            for name, default in stage.equation.hyperparameters.items():
+                if self.hyperparameters.get(name, REQUIRED) is REQUIRED:
+                    self.hyperparameters[name] = default
+        self._cache: dict[tuple[Any, ...], Specialised] = {}
+
+    def specialise(self, values: Mapping[str, Any]) -> Specialised:
+        """Return what is left to do for these hyperparameters."""
+        key = tuple(
+            _hashable(values.get(name)) for name in self.hyperparameters if name not in RUNTIME
+        )
+        found = self._cache.get(key)
+        if found is None:
+            if len(self._cache) > 256:  # a hyperparameter that changes at every step
+                self._cache.clear()
+            found = self._cache[key] = self._specialise(values)
+        return found
+
+    def _specialise(self, values: Mapping[str, Any]) -> Specialised:
+        steps: list[Step] = []
+        for number, stage in enumerate(self.stages):
+            lowered = lower(stage.equation, values, prefix=f"s{number}_")
+            if len(lowered.outputs) != len(stage.writes):
+                raise EquationError(
+                    f"equation {stage.equation.name!r} returns {len(lowered.outputs)} values",
+                    expected=f"{len(stage.writes)}: {', '.join(stage.writes)}",
+                    do="return the new weight and then every state, in the order of the signature",
+                )
+            local = dict(zip(stage.reads, stage.equation.tensors, strict=True))
+            outputs = tuple(
+                (variable, expression)
+                for position, (variable, expression) in enumerate(
+                    zip(stage.writes, lowered.outputs, strict=True)
+                )
+                if not lowered.passes_through(position, local.get(variable, ""))
+            )
+            if outputs:
+                text = "\n".join([*lowered.body, *(expression for _, expression in outputs)])
+                used = {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)}
+                read = [(v, name) for v, name in local.items() if name in used]
+                parameters = tuple(name for _, name in read)
+                steps.append(Step(lowered, parameters, tuple(v for v, _ in read), outputs))
+        written: set[str] = set()
+        loads: set[str] = set()
+        for step in steps:
+            loads.update(name for name in step.inputs if name not in written)
+            written.update(variable for variable, _ in step.outputs)
+        scalars, needs = self._scalars(steps)
+        return Specialised(
+            program=self,
+            steps=tuple(steps),
+            loads=tuple(name for name in self.variables if name in loads),
+            stores=tuple(n for n in self.variables if n in written and n not in self.private),
+            slots=tuple(slot for step in steps for slot in step.lowered.slots),
+            scalars=scalars,
+            needs=frozenset(needs),
+        )
+
+    def _scalars(
+        self, steps: list[Step]
+    ) -> tuple[Callable[[Mapping[str, Any]], tuple[float, ...]], set[str]]:
+        """Compile the one function that computes every scalar of the steps in float64."""
+        lines = ["def scalars(values):"]
+        needs: set[str] = set()
+        scope: dict[str, Any] = dict(FUNCTIONS)
+        for step in steps:
+            text = "\n".join(step.lowered.host)
+            used = {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)}
+            mine = used & step.lowered.equation.hyperparameters.keys()
+            needs |= mine & set(RUNTIME)
+            lines += [f"    {name} = values[{name!r}]" for name in sorted(mine)]
+            for name in sorted(used & step.lowered.constants.keys()):
+                lines.append(f"    {name} = {step.lowered.constants[name]!r}")
+            lines += [f"    {line}" for line in step.lowered.host]
+        slots = "".join(f"{slot}, " for step in steps for slot in step.lowered.slots)
+        lines.append(f"    return ({slots})")
+        exec(compile("\n".join(lines), "<scalars>", "exec"), scope)
+        return scope["scalars"], needs
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,243 @@
+"""exp, log and their kin for ``@njit`` code, free of calls and branches: the loop is vectorised.
+
+Numba's own ``math.exp`` is a call into the C library for one number at a time. These are the same
+functions as plain instructions, for float32 and for float64 by the type of the argument (integers
+are taken as float64), with the limits of the C library at infinities and NaN, subnormal numbers
+included. Largest error in units of the last place, measured in tests/test_vector_math.py:
+
+    ========  =======  =======
+    function  float32  float64
+    ========  =======  =======
+    ========  =======  =======
+
+A literal given to one of these is a float64: type it, as everywhere in a float32 loop.
+
+Sources of the schemes: Cody & Waite 1980 (argument reduction); the logarithm by s = f / (2 + f) as in
+FreeBSD's msun. The coefficients are our own minimax fits of
+
+    (exp(r) - 1 - r) / r^2             on abs(r) <= ln(2) / 2
+    (log((1 + s) / (1 - s)) - 2 s) / s^3   in s^2, on abs(s) <= (sqrt(2) - 1) / (sqrt(2) + 1)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numba.extending
+
+from ravine.engine.lanes import Bits, Lane
+
+__all__ = ["exp", "expm1", "log", "log1p", "sigmoid", "softplus", "tanh"]
+
+types: Any = numba.types
+
+
+@dataclass(frozen=True)
+class _Format:
+    """The numbers that depend on the float format."""
+
+    digits: int  # bits after the point of a significand
+    bias: int  # what is added to an exponent before it is stored
+    ln2: tuple[float, float]  # high part, with enough zero bits that n * high is exact; the rest
+    exp_range: tuple[float, float]  # exp is 0 below and infinite above
+    tanh_one: float  # tanh is 1 above
+    exp_tail: tuple[float, ...]
+    log_tail: tuple[float, ...]
+
+    @property
+    def to_integer(self) -> float:
+        """A number so large that adding it rounds to an integer, found in the sum's low bits."""
+        return 1.5 * 2.0**self.digits
+
+    @property
+    def negligible(self) -> float:
+        """Below this, expm1(x) = log1p(x) = x."""
+        return 2.0 ** (-self.digits - 2)
+
+
+_SINGLE = _Format(
+    digits=23,
+    bias=127,
+    ln2=(float.fromhex("0x1.62e4p-1"), float.fromhex("0x1.7f7d1cf79abcap-20")),
+    exp_range=(-104.0, 89.0),
+    tanh_one=10.0,
+    exp_tail=(0.49999994, 0.1666652, 0.041668393, 0.008368782, 0.0013814454),
+    log_tail=(0.6666666, 0.40000337, 0.28537166, 0.23585002),
+)
+_DOUBLE = _Format(
+    digits=52,
+    bias=1023,
+    ln2=(float.fromhex("0x1.62e42fefa0000p-1"), float.fromhex("0x1.cf79abc9e3b3ap-40")),
+    exp_range=(-746.0, 710.0),
+    tanh_one=20.0,
+    exp_tail=(
+        0.5, 0.16666666666666682, 0.04166666666666609, 0.008333333333316916, 0.00138888888891173,
+        0.00019841269896684957, 2.4801586924553834e-05, 2.755723455534472e-06,
+        2.755758282817133e-07, 2.5112145546604966e-08, 2.0826528472187124e-09,
+    ),
+    log_tail=(
+        0.6666666666666735, 0.3999999999940744, 0.28571428744150773, 0.22222198377644758,
+        0.1818357520383828, 0.1531375478458937, 0.14799074196524273,
+    ),
+)  # fmt: skip
+_LOG2_E = 1.4426950408889634
+_INFINITY, _NAN = float("inf"), float("nan")
+
+
+def _format(x: Lane) -> _Format:
+    return _SINGLE if x.single else _DOUBLE
+
+
+# --- the formulas --------------------------------------------------------------------------------
+
+
+def _power_of_two(n: Bits, form: _Format) -> Lane:
+    return ((n + form.bias) << form.digits).as_float()
+
+
+def _reduce(x: Lane) -> tuple[Bits, Lane, Lane]:
+    """Split x = n ln 2 + r + c with an integer n, abs(r) <= ln(2) / 2 and c below r's last bit."""
+    form = _format(x)
+    shifted = x.fma(_LOG2_E, form.to_integer)
+    n = shifted - form.to_integer
+    high = (-n).fma(form.ln2[0], x)  # exact
+    r = (-n).fma(form.ln2[1], high)
+    c = (-n).fma(form.ln2[1], high - r)
+    # As bits and not by a conversion, whose result for NaN LLVM leaves undefined.
+    return shifted.bits() - x.constant(form.to_integer).bits(), r, c
+
+
+def _exp(x: Lane) -> Lane:
+    form = _format(x)
+    x = x.at_least(form.exp_range[0]).at_most(form.exp_range[1])
+    n, r, c = _reduce(x)
+    y = r + (r * r).fma(r.polynomial(form.exp_tail), c) + 1.0
+    # 2^n in two factors: either alone is a normal number even where the result is not.
+    half = n >> 1
+    return y * _power_of_two(half, form) * _power_of_two(n - half, form)
+
+
+def _expm1(x: Lane) -> Lane:
+    form = _format(x)
+    clamped = x.at_least(-form.digits * 1.0).at_most(form.exp_range[1])
+    n, r, c = _reduce(clamped)
+    tail = (r * r).fma(r.polynomial(form.exp_tail), c)
+    # 2^n (1 + r + tail) - 1 with the rounding error of the leading sum added back. Computed as half
+    # of it, because 2^n itself may be infinite where the result is not.
+    scale = _power_of_two(n - 1, form)
+    base = scale - 0.5
+    head = scale.fma(r, base)
+    error = scale.fma(r, base - head)
+    result = (head + scale.fma(tail, error)) * 2.0
+    return x.where(abs(x) < form.negligible, result)
+
+
+def _log_of_parts(f: Lane, exponent: Lane) -> Lane:
+    """Return log((1 + f) 2^exponent) for 1 + f between sqrt(1/2) and sqrt(2)."""
+    form = _format(f)
+    s = f / (f + 2.0)
+    z = s * s
+    half_square = f * f * 0.5
+    tail = z * z.polynomial(form.log_tail)
+    small = s.fma(half_square + tail, exponent * form.ln2[1])
+    return exponent.fma(form.ln2[0], f - (half_square - small))
+
+
+def _split(x: Lane) -> tuple[Bits, Lane]:
+    """Return n and m with x = m 2^n and m between sqrt(1/2) and sqrt(2), for a normal x > 0."""
+    form = _format(x)
+    bits = x.bits()
+    n = (bits - x.constant(0.5**0.5).bits()) >> form.digits
+    return n, (bits - (n << form.digits)).as_float()
+
+
+def _integer(n: Bits, like: Lane) -> Lane:
+    """Return the small integer n as a float, without a conversion (AVX2 has none for 64 bits)."""
+    number = _format(like).to_integer
+    return (n + like.constant(number).bits()).as_float() - number
+
+
+def _log(x: Lane) -> Lane:
+    form = _format(x)
+    smallest = 2.0 ** (1 - form.bias)
+    subnormal = x < smallest
+    n, m = _split((x * 2.0**form.digits).where(subnormal, x))
+    exponent = _integer(n, x)
+    exponent = (exponent - form.digits).where(subnormal, exponent)
+    return _with_limits(_log_of_parts(m - 1.0, exponent), x)
+
+
+def _with_limits(result: Lane, x: Lane) -> Lane:
+    """Return log's ``result`` with its values where ``x`` is zero, negative, infinite or NaN."""
+    result = result.where(x < _INFINITY, x)  # infinity and NaN are their own logarithm
+    result = result.constant(_NAN).where(x < 0.0, result)
+    return result.constant(-_INFINITY).where(x.equals(0.0), result)
+
+
+def _log1p(x: Lane) -> Lane:
+    form = _format(x)
+    u = x + 1.0
+    z = u - 1.0
+    lost = (1.0 - (u - z)) + (x - z)  # exactly 1 + x - u
+    n, m = _split(u)
+    # n is 128 (1024) for the largest x, and 2^-n not a normal number: its double is.
+    f = (lost * 0.5).fma(_power_of_two(1 - n, form), m - 1.0)
+    result = _with_limits(_log_of_parts(f, _integer(n, x)), u)
+    return x.where(abs(x) < form.negligible, result)
+
+
+def _quotient(a: Lane, b: Lane, large: float) -> Lane:
+    """Return a / (b + large) for 0 <= b, a division and a correction for what the sum has lost."""
+    total = b + large
+    lost = b - (total - large)
+    inverse = 1.0 / total
+    quotient = a * inverse
+    rest = (-quotient).fma(total, a) - quotient * lost
+    return rest.fma(inverse, quotient)
+
+
+def _tanh(x: Lane) -> Lane:
+    t = _expm1(abs(x).at_most(_format(x).tanh_one) * 2.0)
+    return _quotient(t, t, 2.0).with_sign_of(x)
+
+
+def _sigmoid(x: Lane) -> Lane:
+    e = _exp(-abs(x))
+    return _quotient(e.where(x < 0.0, 1.0), e, 1.0)
+
+
+def _softplus(x: Lane) -> Lane:
+    return _log1p(_exp(-abs(x))) + x.at_least(0.0)
+
+
+# --- what Numba calls ----------------------------------------------------------------------------
+
+
+def _callable(name: str, formula: Callable[[Lane], Lane], doc: str) -> Any:
+    """Return the intrinsic that emits ``formula``."""
+
+    def typing(typing_context: Any, x: Any) -> Any:
+        kind = types.float64 if isinstance(x, types.Integer) else x
+        if kind not in (types.float32, types.float64):
+            return None
+
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return formula(Lane(builder, arguments[0])).value
+
+        return kind(kind), code
+
+    typing.__name__ = typing.__qualname__ = name
+    typing.__doc__ = doc
+    return numba.extending.intrinsic(typing)
+
+
+exp = _callable("exp", _exp, "e to the power x.")
+expm1 = _callable("expm1", _expm1, "exp(x) - 1, to the last digit near 0.")
+log = _callable("log", _log, "The natural logarithm; -inf at 0, NaN below.")
+log1p = _callable("log1p", _log1p, "log(1 + x), to the last digit near 0.")
+tanh = _callable("tanh", _tanh, "The hyperbolic tangent.")
+sigmoid = _callable("sigmoid", _sigmoid, "1 / (1 + exp(-x)).")
+softplus = _callable("softplus", _softplus, "log(1 + exp(x)).")

@@ -1,0 +1,78 @@
+"""What values hyperparameters may have, by name; those of other names must only be finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from ravine.errors import ArgumentError, ArgumentTypeError
+from ravine.schedules import Schedule
+
+_Test = tuple[str, Callable[[Any], bool]]
+
+_NOT_NEGATIVE: _Test = ("a number >= 0", lambda x: x >= 0)
+_POSITIVE_OR_NONE: _Test = ("a number > 0, or None", lambda x: x is None or x > 0)
+_FRACTION: _Test = ("a number in [0, 1)", lambda x: 0 <= x < 1)
+_FLAG: _Test = ("True or False", lambda x: isinstance(x, bool))
+
+BOUNDS: dict[str, _Test] = {
+    "lr": ("a number >= 0, or a schedule", lambda x: x >= 0),
+    "betas": ("two numbers in [0, 1)", lambda x: len(x) == 2 and all(0 <= b < 1 for b in x)),
+    "beta": _FRACTION,
+    "beta1": _FRACTION,
+    "beta2": _FRACTION,
+    "alpha": ("a number in [0, 1]", lambda x: 0 <= x <= 1),
+    "eps": _NOT_NEGATIVE,
+    "momentum": _NOT_NEGATIVE,
+    "weight_decay": _NOT_NEGATIVE,
+    "l1": _NOT_NEGATIVE,
+    "l2": _NOT_NEGATIVE,
+    "clip_norm": _POSITIVE_OR_NONE,
+    "clip_value": _POSITIVE_OR_NONE,
+    "average": ("a number in [0, 1), or None", lambda x: x is None or 0 <= x < 1),
+    "decay": (
+        "'coupled', 'decoupled' (times lr) or 'independent' (of lr)",
+        lambda x: x in ("coupled", "decoupled", "independent"),
+    ),
+    "maximize": _FLAG,
+    "nesterov": _FLAG,
+    "centered": _FLAG,
+    "amsgrad": _FLAG,
+    "l1_proximal": _FLAG,
+    "eps_inside_sqrt": _FLAG,
+}
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, torch.Tensor):
+        return bool(value.numel() == 1 and torch.isfinite(value).all())
+    if isinstance(value, (list, tuple)):
+        return all(_finite(x) for x in value)
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def check_bounds(options: Mapping[str, Any], *, where: str) -> None:
+    """Raise an error for the first option whose value cannot be used."""
+    for name, value in options.items():
+        if isinstance(value, Schedule):
+            continue
+        expected, test = BOUNDS.get(name, ("a finite number", lambda _: True))
+        try:
+            good = test(value) and _finite(value)
+        except TypeError:
+            raise ArgumentTypeError(
+                f"{name} has a value of the wrong type",
+                where=f"{where}, option {name}",
+                got=f"{value!r} ({type(value).__name__})",
+                expected=expected,
+            ) from None
+        if not good:
+            raise ArgumentError(
+                f"{name} has a value that cannot be used",
+                where=f"{where}, option {name}",
+                got=repr(value),
+                expected=expected,
+            )

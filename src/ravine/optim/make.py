@@ -1,0 +1,100 @@
+"""From a rule, or a function that is one, to its optimizer class."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, overload
+
+from ravine.engine.equation import REQUIRED, Equation
+from ravine.optim.optimizer import Optimizer
+from ravine.rules import Rule
+from ravine.rules.rule import Check
+
+
+def optimizer_class(rule: Rule, module: str, qualname: str) -> type[Optimizer]:
+    """Return the optimizer class of a rule, with a signature that `inspect` and IDEs can read."""
+    namespace = {"__doc__": rule.doc, "__module__": module, "__qualname__": qualname}
+    made: type[Optimizer] = type(Optimizer)(rule.name, (Optimizer,), namespace, rule=rule)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    made.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter("params", positional),
+            inspect.Parameter("lr", positional, default=made.options["lr"]),
+            *(
+                inspect.Parameter(name, keyword, default=default)
+                for name, default in sorted(
+                    made.options.items(), key=lambda item: item[1] is not REQUIRED
+                )
+                if name != "lr"
+            ),
+        ]
+    )
+    return made
+
+
+@overload
+def update_rule(function: Callable[..., Any], /) -> type[Optimizer]: ...
+@overload
+def update_rule(
+    *,
+    state_names: Mapping[str, str] | None = None,
+    initial: Mapping[str, float] | None = None,
+    check: Check | None = None,
+) -> Callable[[Callable[..., Any]], type[Optimizer]]: ...
+def update_rule(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    state_names: Mapping[str, str] | None = None,
+    initial: Mapping[str, float] | None = None,
+    check: Check | None = None,
+) -> Any:
+    """Make an optimizer of an update equation, written as a function of scalars.
+
+    The positional names are the weight, its gradient, and any further state (zero at the start).
+    Names after the ``*`` are hyperparameters; ``t`` (steps taken by the weight, from 1) and ``lr``
+    among them. It returns the new weight and then every state in the same order. It may use
+    arithmetic, comparisons joined by ``&`` and ``|``, ``where``, the functions of
+    `ravine.engine.functions`, and ``if`` on hyperparameters.
+
+    Args:
+        function: the equation.
+        state_names: state name -> its name in ``optimizer.state``.
+        initial: state name -> its value at the start.
+        check: called with each group's hyperparameters; raises `ArgumentError` if they do not fit.
+
+    Returns:
+        A subclass of `ravine.optim.Optimizer`, called as ``rule(model.parameters(), lr=...)``.
+
+    Raises:
+        EquationError: the function cannot be an update equation; the message shows where.
+
+    Example:
+        >>> import torch
+        >>> import ravine
+        >>> @ravine.update_rule
+        ... def sign_descent(w, g, *, lr):
+        ...     return w - lr * ((g > 0) * 1.0 - (g < 0) * 1.0)
+        >>> w = torch.nn.Parameter(torch.tensor([1.0, -1.0]))
+        >>> optimizer = sign_descent([w], lr=0.5)
+        >>> (w**2).sum().backward()
+        >>> optimizer.step()
+        >>> w.tolist()
+        [0.5, -0.5]
+    """
+
+    def decorate(function: Callable[..., Any]) -> type[Optimizer]:
+        equation = Equation(function)
+        rule = Rule(
+            equation.name,
+            equation,
+            state_names or {},
+            initial or {},
+            check=check,
+            doc=equation.doc or f"The update rule {equation.name}.",
+        )
+        return optimizer_class(rule, function.__module__, function.__qualname__)
+
+    return decorate if function is None else decorate(function)

@@ -1,0 +1,106 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+"""What every optimizer can do besides its rule: clip, penalise, decay, average, in the same pass.
+
+Each option is an equation of its own, placed before or after the rule in one program. Left at its
+default it returns its input unchanged, and the engine drops it.
+"""
+
+from __future__ import annotations
+
+from ravine.engine.equation import Equation
+from ravine.engine.functions import maximum, minimum, sign, where
+from ravine.engine.program import Program, Stage
+from ravine.rules import Rule
+
+
+def clip_by_norm(g, *, norm, clip_norm=None):
+    """Scale the gradient so that the norm over all weights is at most clip_norm (torch's formula).
+
+    Equation:
+        g <- g min(1, clip_norm / (norm + 1e-6))
+    """
+    if clip_norm is not None:
+        g = g * minimum(1.0, clip_norm / (norm + 1e-6))
+    return g
+
+
+def clip_by_value(g, *, clip_value=None):
+    """Limit every element of the gradient to [-clip_value, clip_value]."""
+    if clip_value is not None:
+        g = minimum(maximum(g, -clip_value), clip_value)
+    return g
+
+
+def ascend(g, *, maximize=False):
+    """Turn the gradient round, to climb."""
+    if maximize:
+        g = -g
+    return g
+
+
+def l2_penalty(w, g, *, l2=0.0):
+    """Gradient of the penalty l2 sum w^2: g <- g + 2 l2 w."""
+    if l2 != 0:
+        g = g + 2 * l2 * w
+    return g
+
+
+def l1_penalty(w, g, *, l1=0.0, l1_proximal=False):
+    """Subgradient of the penalty l1 sum |w|: g <- g + l1 sign(w)."""
+    if l1 != 0 and not l1_proximal:
+        g = g + l1 * sign(w)
+    return g
+
+
+def coupled_decay(w, g, *, weight_decay=0.0, decay="coupled"):
+    """Weight decay as part of the gradient: g <- g + weight_decay w."""
+    if weight_decay != 0 and decay == "coupled":
+        g = g + weight_decay * w
+    return g
+
+
+def decoupled_decay(w, *, lr, weight_decay=0.0, decay="coupled"):
+    """Weight decay as a step of its own, times lr or independent of it."""
+    if weight_decay != 0:
+        if decay == "decoupled":
+            w = w * (1 - lr * weight_decay)
+        elif decay == "independent":
+            w = w * (1 - weight_decay)
+    return w
+
+
+def soft_threshold(w, *, lr, l1=0.0, l1_proximal=False):
+    """Proximal step of the penalty l1 sum |w|: w <- sign(w) max(|w| - lr l1, 0), exact zeros."""
+    if l1 != 0 and l1_proximal:
+        w = where(abs(w) <= lr * l1, 0.0, w - lr * l1 * sign(w))
+    return w
+
+
+def average_weights(w, a, *, average=None):
+    """Exponential average of the weights: a <- average a + (1 - average) w."""
+    if average is not None:
+        a = average * a + (1 - average) * w
+    return a
+
+
+AVERAGE = "average"
+"""The state that holds the averaged weights; it starts as a copy of the weights."""
+
+
+def step_program(rule: Rule) -> Program:
+    """Return the program of one optimizer step with a rule, over the variables w, g and state."""
+    return Program(
+        [
+            Stage(Equation(clip_by_norm), ("g",), ("g",)),
+            Stage(Equation(clip_by_value), ("g",), ("g",)),
+            Stage(Equation(ascend), ("g",), ("g",)),
+            Stage(Equation(l2_penalty), ("w", "g"), ("g",)),
+            Stage(Equation(l1_penalty), ("w", "g"), ("g",)),
+            Stage(Equation(coupled_decay), ("w", "g"), ("g",)),
+            Stage(Equation(decoupled_decay), ("w",), ("w",)),
+            Stage(rule.equation, ("w", "g", *rule.states), ("w", *rule.states)),
+            Stage(Equation(soft_threshold), ("w",), ("w",)),
+            Stage(Equation(average_weights), ("w", AVERAGE), (AVERAGE,)),
+        ],
+        private=("g",),
+    )

@@ -1,0 +1,45 @@
+"""How a schedule travels in a state dictionary: as its expression, its step and what it has heard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ravine.errors import RavineError
+from ravine.expression import parse
+from ravine.schedules import SCHEDULES, Schedule
+
+
+def packed(group: dict[str, Any]) -> dict[str, Any]:
+    """Return a group in which a schedule is text and numbers, which `torch.load` reads safely."""
+    schedule = group.get("schedule")
+    if schedule is None:
+        return group
+    return {**group, "schedule": repr(schedule), "schedule_state": schedule.state_dict()}
+
+
+def unpacked(saved: dict[str, Any], current: dict[str, Any]) -> dict[str, Any]:
+    """Return a saved group with its schedule as an object again.
+
+    A schedule of the user's own cannot be made from its text; then the optimizer's present one is
+    kept, if it is written the same.
+    """
+    text = saved.get("schedule")
+    if text is None:
+        return saved
+    group = {name: value for name, value in saved.items() if name != "schedule_state"}
+    schedule: Schedule
+    mine = current.get("schedule")
+    if mine is not None and repr(mine) == text:
+        schedule = mine
+    else:
+        try:
+            schedule = parse(text, SCHEDULES, kind="schedule")
+        except RavineError as error:
+            raise RavineError(
+                "the saved learning-rate schedule cannot be made again",
+                got=text,
+                do="make the optimizer with the same schedule as lr before loading",
+            ) from error
+    schedule.load_state_dict(saved.get("schedule_state", {}))
+    group["schedule"] = schedule
+    return group

@@ -1,0 +1,84 @@
+"""A rule: an update equation with what an optimizer has to know besides the formula."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ravine.engine.equation import Equation
+from ravine.errors import EquationError
+
+Check = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An update equation and its facts.
+
+    Attributes:
+        name: the name of the optimizer class.
+        equation: the formula; its first tensors are the weight and the gradient, the others state.
+        state_names: state name in the equation -> name in ``optimizer.state`` (torch's, where torch
+            has the rule).
+        initial: state name -> value at the start; 0 where it is not named.
+        defaults: values of options that differ from every optimizer's (``weight_decay``, ``decay``).
+        check: called with a group's hyperparameters; raises `ArgumentError` if they do not fit each
+            other.
+        doc: the docstring of the optimizer class.
+    """
+
+    name: str
+    equation: Equation
+    state_names: Mapping[str, str] = field(default_factory=dict)
+    initial: Mapping[str, float] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    check: Check | None = None
+    doc: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.equation.tensors) < 2:
+            raise EquationError(
+                f"update rule {self.equation.name!r} takes {len(self.equation.tensors)} tensors",
+                expected="at least two: the weight and its gradient, then any state",
+                do=f"write def {self.equation.name}(w, g, *, lr)",
+            )
+        taken = sorted({"w", "g", "average"} & set(self.states))
+        if taken:
+            raise EquationError(
+                f"update rule {self.equation.name!r} has a state called {taken[0]!r}",
+                expected="a name other than w, g and average, which every optimizer has",
+            )
+        unknown = sorted({*self.state_names, *self.initial} - set(self.states))
+        if unknown:
+            raise EquationError(
+                f"update rule {self.equation.name!r} has no state {', '.join(unknown)}",
+                expected="one of " + (", ".join(self.states) or "none: the rule has no state"),
+            )
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """The equation's names of its state."""
+        return self.equation.tensors[2:]
+
+    def derive(self, name: str, doc: str, **defaults: Any) -> Rule:
+        """Return the same equation under another name and with other defaults."""
+        return replace(self, name=name, doc=doc, defaults={**self.defaults, **defaults})
+
+
+def rule(
+    name: str,
+    *,
+    state_names: Mapping[str, str] | None = None,
+    initial: Mapping[str, float] | None = None,
+    check: Check | None = None,
+) -> Callable[[Callable[..., Any]], Rule]:
+    """Make a `Rule` of the function below; see there for the arguments."""
+
+    def decorate(function: Callable[..., Any]) -> Rule:
+        equation = Equation(function)
+        return Rule(
+            name, equation, state_names or {}, initial or {}, check=check, doc=equation.doc
+        )
+
+    return decorate

@@ -20,6 +20,7 @@ import ctypes
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
+from typing import Any
 
 import torch
 
@@ -73,6 +74,7 @@ class Launch:
         slots: how many scalars a row has.
         rows: how many rows of scalars there are at most.
         totals: how many totals the kernel writes for each chunk.
+        device: where the tensors are; always the CPU here.
     """
 
     def __init__(
@@ -84,14 +86,15 @@ class Launch:
         slots: int,
         rows: int = 1,
         totals: int = 0,
+        device: torch.device | None = None,
     ) -> None:
         self.sizes = list(sizes)
         self._tensors = len(self.sizes)
         self._slots = slots
         self._totals = totals
-        self._addresses = (ctypes.c_int64 * max(1, arrays * self._tensors))()
-        self._rows = (ctypes.c_int64 * max(1, self._tensors))()
-        self._scalars = (ctypes.c_double * max(1, rows * slots))()
+        self._addresses: Any = (ctypes.c_int64 * max(1, arrays * self._tensors))()
+        self._rows: Any = (ctypes.c_int64 * max(1, self._tensors))()
+        self._scalars: Any = (ctypes.c_double * max(1, rows * slots))()
         self._head = (ctypes.c_int64 * 8)()
         self._head[3] = ctypes.addressof(self._addresses)
         self._head[4] = ctypes.addressof(self._rows)
@@ -117,12 +120,12 @@ class Launch:
         parallel = self.elements >= PARALLEL_FROM and len(table) > 1
         self._run = self._kernel.parallel if parallel else self._kernel.serial
 
-    def set_addresses(self, variable: int, addresses: Sequence[int]) -> None:
+    def set_addresses(self, variable: int, addresses: list[int]) -> None:
         """Set where a variable of each tensor begins."""
         start = variable * self._tensors
         self._addresses[start : start + self._tensors] = addresses
 
-    def set_rows(self, rows: Sequence[int]) -> None:
+    def set_rows(self, rows: list[int]) -> None:
         """Set which row of scalars each tensor uses (0 at the start)."""
         self._rows[:] = rows
 

@@ -93,7 +93,9 @@ def _equation(index: int, program: Specialised) -> str:
     arguments = ", ".join((*step.parameters, *step.lowered.slots))
     results = ", ".join(expression for _, expression in step.outputs)
     body = [*step.lowered.body, f"return {results}"]
-    return f"@njit(**OPTIONS)\ndef equation_{index}({arguments}):\n" + "\n".join(
+    # Without forceinline LLVM leaves a long equation a call, and then vectorises nothing (17 ns an
+    # element of binary cross-entropy instead of 1.5).
+    return f"@njit(forceinline=True, **OPTIONS)\ndef equation_{index}({arguments}):\n" + "\n".join(
         f"    {line}" for line in body
     )
 
@@ -108,18 +110,22 @@ def _kernel(
     inner: list[str] = []
     for name in program.loads:
         _, load, _ = _STORED[types[name]]
-        inner.append(f"{name} = number({load.format(f'array_{name}[i]')})")
+        inner.append(f"x_{name} = number({load.format(f'array_{name}[i]')})")
     for index, step in enumerate(program.steps):
-        targets = ", ".join(variable for variable, _ in step.outputs)
-        arguments = ", ".join((*step.inputs, *step.lowered.slots))
+        targets = ", ".join(f"x_{variable}" for variable, _ in step.outputs)
+        arguments = ", ".join((*(f"x_{name}" for name in step.inputs), *step.lowered.slots))
         inner.append(f"{targets} = equation_{index}({arguments})")
     for name in program.stores:
-        if name in totals:
-            inner.append(f"block_{name}[i - start] = {name}")
-        else:
-            _, _, store = _STORED[types[name]]
-            inner.append(f"array_{name}[i] = {store.format(name)}")
+        _, _, store = ("", "", "{}") if name in totals else _STORED[types[name]]
+        inner.append(f"array_{name}[i] = {store.format(f'x_{name}')}")
 
+    # The innermost loop counts from 0 over arrays that begin where it does: Numba then knows that no
+    # index is negative, without which LLVM vectorises nothing.
+    views = [
+        f"array_{name} = address_to_array(address_{name} + start * {types[name].itemsize}, "
+        f"count, {_STORED[types[name]][0]})"
+        for name in arrays
+    ]
     lines = [
         '@cfunc("void(int64)", cache=True, **OPTIONS)',
         "def kernel(head_address):",
@@ -131,10 +137,10 @@ def _kernel(
     ]
     if totals:
         lines.append(f"    sums = address_to_array(head[7], {len(totals)} * head[1], float64)")
-        lines += [
-            f"    block_{name} = address_to_array(stack_bytes({BLOCK * 8}), {BLOCK}, {number})"
-            for name in totals
-        ]
+    lines += [
+        f"    array_{name} = address_to_array(stack_bytes({BLOCK * 8}), {BLOCK}, {number})"
+        for name in totals
+    ]
     lines += [
         "    while True:",
         "        chunk = atomic_add(head_address, 1)",
@@ -145,30 +151,26 @@ def _kernel(
         "        length = chunks[3 * chunk + 2]",
     ]
     if program.slots:
-        count = len(program.slots)
+        size = len(program.slots)
         lines.append(
-            f"        scalars = address_to_array(head[5] + rows[tensor] * {8 * count}, {count}, float64)"
+            f"        scalars = address_to_array(head[5] + rows[tensor] * {8 * size}, {size}, float64)"
         )
         lines += [f"        {slot} = number(scalars[{k}])" for k, slot in enumerate(program.slots)]
-    for k, name in enumerate(arrays):
-        stored, _, _ = _STORED[types[name]]
-        size = types[name].itemsize
-        lines.append(
-            f"        array_{name} = address_to_array(addresses[{k} * tensors + tensor] + "
-            f"offset * {size}, length, {stored})"
-        )
-    if not totals:
-        lines.append("        for i in range(length):")
-        lines += [f"            {line}" for line in inner]
-        return "\n".join(lines)
-    lines += [f"        total_{name} = float64(0)" for name in totals]
     lines += [
-        f"        for start in range(0, length, {BLOCK}):",
-        f"            stop = min(start + {BLOCK}, length)",
-        "            for i in range(start, stop):",
+        f"        address_{name} = addresses[{k} * tensors + tensor] + offset * "
+        f"{types[name].itemsize}"
+        for k, name in enumerate(arrays)
     ]
-    lines += [f"                {line}" for line in inner]
-    lines += [f"            total_{n} += total_of(block_{n}, stop - start)" for n in totals]
+    lines += [f"        total_{name} = float64(0)" for name in totals]
+    block = str(BLOCK) if totals else "length"
+    lines += [
+        f"        for start in range(0, length, {block}):",
+        f"            count = min({block}, length - start)",
+        *(f"            {view}" for view in views),
+        "            for i in range(count):",
+        *(f"                {line}" for line in inner),
+        *(f"            total_{name} += total_of(array_{name}, count)" for name in totals),
+    ]
     lines += [
         f"        sums[{k} * head[1] + chunk] = total_{name}" for k, name in enumerate(totals)
     ]

@@ -15,10 +15,18 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
-from ravine.engine.functions import CANONICAL, FUNCTIONS
+from ravine.engine.functions import CANONICAL, FUNCTIONS, HOST
 from ravine.errors import EquationError
 
 REQUIRED: Any = inspect.Parameter.empty
+
+RESERVED_NUMBERS = frozenset(HOST) | {"inf", "nan"}
+"""Names that mean something in generated code on numbers: not for hyperparameters."""
+
+RESERVED_TENSORS = frozenset(FUNCTIONS) | {
+    "number", "negation", "power", "power2", "power3", "power4", "divide",
+}  # fmt: skip
+"""Names that mean something in generated code on elements: not for tensors."""
 
 
 class Equation:
@@ -37,6 +45,14 @@ class Equation:
         self.tensors: tuple[str, ...] = ()
         self.hyperparameters: dict[str, Any] = {}
         for parameter in inspect.signature(function).parameters.values():
+            number = parameter.kind is parameter.KEYWORD_ONLY
+            taken = RESERVED_NUMBERS if number else RESERVED_TENSORS
+            if parameter.name in taken:
+                raise EquationError(
+                    f"equation {self.name!r} has the parameter {parameter.name!r}",
+                    expected="a name that the engine does not use itself",
+                    do="call it otherwise; taken are " + ", ".join(sorted(taken)),
+                )
             if parameter.kind is parameter.KEYWORD_ONLY:
                 self.hyperparameters[parameter.name] = parameter.default
             elif (
@@ -114,6 +130,13 @@ class Equation:
                 node,
                 f"calls {ast.unparse(target)}, which is not known to the engine",
                 "use one of " + ", ".join(sorted(FUNCTIONS)) + ", or write its formula out",
+            )
+        if node.keywords:
+            raise self.fail(node, f"calls {canonical} with keywords")
+        wanted = len(inspect.signature(FUNCTIONS[canonical]).parameters)
+        if len(node.args) != wanted:
+            raise self.fail(
+                node, f"calls {canonical} with {len(node.args)} arguments; it takes {wanted}"
             )
         return canonical
 

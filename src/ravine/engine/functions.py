@@ -78,7 +78,7 @@ log = _dispatch("log", _scalar_log, torch.log)
 log1p = _dispatch("log1p", _scalar_log1p, torch.log1p)
 tanh = _dispatch("tanh", math.tanh, torch.tanh)
 sigmoid = _dispatch("sigmoid", _scalar_sigmoid, torch.sigmoid)
-sign = _dispatch("sign", _scalar_sign, torch.sign)
+sign = _dispatch("sign", _scalar_sign, lambda x: torch.where(x != x, x, torch.sign(x)))
 abs = _dispatch("abs", builtins.abs, torch.abs)
 
 
@@ -123,6 +123,28 @@ FUNCTIONS: dict[str, Callable[..., Value]] = {
     )
 }  # fmt: skip
 """Canonical name -> function on numbers and tensors."""
+
+
+def divide(a: float, b: float) -> float:
+    """``a / b`` as tensors divide: infinity or NaN where Python raises."""
+    if b != 0:
+        return a / b
+    return math.nan if a == 0 or a != a else math.copysign(math.inf, a) * math.copysign(1.0, b)
+
+
+def raise_to(a: float, b: float) -> float:
+    """``a ** b`` as tensors do: infinity or NaN where Python raises or turns complex."""
+    if a == 0 and b < 0:
+        return math.inf
+    try:
+        power = a**b
+    except OverflowError:
+        return math.inf
+    return math.nan if isinstance(power, complex) else power
+
+
+HOST: dict[str, Callable[..., Value]] = FUNCTIONS | {"divide": divide, "raise_to": raise_to}
+"""What the numbers of a step are computed with, before any element is."""
 
 # What else a person may have called in the equation, and what it means.
 CANONICAL: dict[Any, str] = {function: name for name, function in FUNCTIONS.items()} | {

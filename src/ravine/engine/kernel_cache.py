@@ -1,7 +1,8 @@
 """Generated kernels as files, so that they compile once on a machine and can be read.
 
-A kernel's file is named by a hash of its source. Numba keeps its machine code beside the file (in
-``__pycache__``), and Triton in its own cache.
+A kernel's file is named by a hash of its source and of the engine's own functions that are compiled
+into it. Numba keeps its machine code beside the file (in ``__pycache__``), and Triton in its own
+cache.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import importlib.util
 import os
 import sys
 import tempfile
+import threading
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -34,21 +36,50 @@ def directory() -> Path:
     return path
 
 
+_lock = threading.RLock()
+
+_COMPILED_IN = ("cpu_functions.py", "intrinsics.py", "lanes.py", "vector_math.py")
+"""Files whose code becomes part of a CPU kernel; Numba does not notice when they change."""
+
+
+@lru_cache(maxsize=1)
+def _toolchain() -> bytes:
+    here = Path(__file__).parent
+    return hashlib.sha256(b"".join((here / name).read_bytes() for name in _COMPILED_IN)).digest()
+
+
 def load(source: str, kind: str) -> ModuleType:
     """Return the module made of a source text, written to the cache if it is not there yet.
 
     A file whose text is not what its name promises (damaged, or edited) is written anew.
     """
-    digest = hashlib.sha256(source.encode()).hexdigest()[:20]
+    toolchain = _toolchain() if kind == "cpu" else b""
+    digest = hashlib.sha256(source.encode() + toolchain).hexdigest()[:20]
     name = f"ravine_{kind}_{digest}"
-    if name in sys.modules:
-        return sys.modules[name]
+    with _lock:  # two threads may ask for the same kernel at once
+        return sys.modules[name] if name in sys.modules else _made(name, source)
+
+
+def _made(name: str, source: str) -> ModuleType:
     path = directory() / f"{name}.py"
-    if not (path.is_file() and path.read_text(encoding="utf-8") == source):
+    if not (path.is_file() and path.read_bytes() == source.encode()):
         handle, temporary = tempfile.mkstemp(dir=directory(), suffix=".part")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(source)
         Path(temporary).replace(path)
+    machine_code = path.parent / "__pycache__"
+    had_machine_code = any(machine_code.glob(f"{name}.*.nb?"))
+    try:
+        return _imported(name, path)
+    except Exception:
+        if not had_machine_code:
+            raise
+    for damaged in machine_code.glob(f"{name}.*.nb?"):  # Numba does not get over these itself
+        damaged.unlink(missing_ok=True)
+    return _imported(name, path)
+
+
+def _imported(name: str, path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None  # a file location always has both
     module = importlib.util.module_from_spec(spec)

@@ -15,14 +15,20 @@ import ast
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
-from ravine.engine.equation import Equation
-from ravine.engine.functions import FUNCTIONS
+from ravine.engine.equation import RESERVED_NUMBERS, RESERVED_TENSORS, Equation
+from ravine.engine.functions import FUNCTIONS, HOST
 
 RUNTIME = ("t", "lr", "norm")
 """Numbers that may change from step to step: never a reason to compile again."""
 
+_SCOPES = (
+    ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.NamedExpr,
+    ast.Starred, ast.Await, ast.Yield, ast.YieldFrom, ast.JoinedStr, ast.Dict, ast.Set,
+)  # fmt: skip
+_COMPARISONS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
 _OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow)
 
 
@@ -63,11 +69,11 @@ class _Lowering:
         self.scalar_names = set(equation.hyperparameters)
         self.static = {
             name: value for name, value in values.items() if name not in RUNTIME
-        } | FUNCTIONS
+        } | HOST
         self.constants = {
-            name: value
+            name: value if isinstance(value, int) else float(value)
             for name, value in equation.names.items()
-            if isinstance(value, (int, float)) and name not in self.tensors | self.scalar_names
+            if isinstance(value, Real) and name not in self.tensors | self.scalar_names
         }
         self.static |= self.constants
         self.host: list[str] = []
@@ -144,9 +150,12 @@ class _Lowering:
                     self.assign(one, name)
                 return
         names = [n.id for n in ast.walk(target) if isinstance(n, ast.Name)]
+        taken = RESERVED_NUMBERS if self.is_scalar(value) else RESERVED_TENSORS
         for name in names:
-            if name in FUNCTIONS:
-                raise self.equation.fail(target, f"assigns to {name!r}, a function's name")
+            if name in taken:
+                raise self.equation.fail(
+                    target, f"assigns to {name!r}, a name that the engine uses itself"
+                )
         if self.is_scalar(value):
             self.host.append(f"{ast.unparse(target)} = {ast.unparse(self.canonical(value))}")
             self.slots.clear()  # a name may stand for another value from here on
@@ -178,6 +187,11 @@ class _Lowering:
     # -- expressions --------------------------------------------------------------------------
 
     def is_scalar(self, node: ast.AST) -> bool:
+        for child in ast.walk(node):
+            if isinstance(child, _SCOPES):
+                raise self.equation.fail(
+                    child, f"has {ast.unparse(child)!r}, which is not arithmetic"
+                )
         called = {id(n.func) for n in ast.walk(node) if isinstance(n, ast.Call)}
         for child in ast.walk(node):
             if isinstance(child, ast.Name) and id(child) not in called:
@@ -218,18 +232,27 @@ class _Lowering:
         class Rename(ast.NodeTransformer):
             def visit_Call(self, call: ast.Call) -> ast.AST:
                 name = equation.called(call)
-                if call.keywords:
-                    raise equation.fail(call, f"calls {name} with keywords")
                 arguments = [self.visit(a) for a in call.args]
                 return ast.copy_location(
                     ast.Call(ast.Name(name, ast.Load()), arguments, []), call
+                )
+
+            def visit_BinOp(self, operation: ast.BinOp) -> ast.AST:
+                # Python raises where the tensors' arithmetic gives infinity or NaN.
+                name = {ast.Div: "divide", ast.Pow: "raise_to"}.get(type(operation.op))
+                self.generic_visit(operation)
+                if name is None:
+                    return operation
+                arguments = [operation.left, operation.right]
+                return ast.copy_location(
+                    ast.Call(ast.Name(name, ast.Load()), arguments, []), operation
                 )
 
             def visit_Attribute(self, attribute: ast.Attribute) -> ast.AST:
                 if isinstance(attribute.value, ast.Name):
                     module = equation.names.get(attribute.value.id)
                     value = getattr(module, attribute.attr, None)
-                    if isinstance(value, (int, float)):
+                    if isinstance(value, Real):
                         return ast.copy_location(ast.Constant(value), attribute)
                 raise equation.fail(attribute, f"uses {ast.unparse(attribute)}")
 
@@ -252,30 +275,33 @@ class _Lowering:
         if isinstance(node, ast.Name) and node.id in self.tensors:
             return node
         if self.is_scalar(node):
-            exact = isinstance(node, ast.Constant) and _exact(node.value)
-            if isinstance(node, ast.Constant) and exact:
-                literal = ast.Constant(float(node.value))
+            if isinstance(node, ast.Constant) and _exact(node.value):
+                literal = ast.Constant(float(node.value))  # type: ignore[arg-type]
                 return ast.Call(ast.Name("number", ast.Load()), [literal], [])
             return self.slot(node)
         if isinstance(node, ast.BinOp) and isinstance(node.op, _OPERATORS):
             if isinstance(node.op, ast.Pow):
                 return self.power(node)
+            if isinstance(node.op, ast.Div) and self.is_scalar(node.right):
+                return self.times_reciprocal(node)
             return ast.BinOp(self.element(node.left), node.op, self.element(node.right))
         if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.BitAnd, ast.BitOr)):
-            return ast.BinOp(self.element(node.left), node.op, self.element(node.right))
+            return ast.BinOp(self.condition(node.left), node.op, self.condition(node.right))
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd, ast.Invert)):
             if isinstance(node.op, ast.Invert):
                 call = ast.Call(ast.Name("negation", ast.Load()), [self.element(node.operand)], [])
                 return ast.copy_location(call, node)
             return ast.UnaryOp(node.op, self.element(node.operand))
-        if isinstance(node, ast.Compare) and len(node.ops) == 1:
+        if (
+            isinstance(node, ast.Compare)
+            and len(node.ops) == 1
+            and isinstance(node.ops[0], _COMPARISONS)
+        ):
             return ast.Compare(
                 self.element(node.left), node.ops, [self.element(node.comparators[0])]
             )
         if isinstance(node, ast.Call):
             name = self.equation.called(node)
-            if node.keywords:
-                raise self.equation.fail(node, f"calls {name} with keywords")
             return ast.Call(ast.Name(name, ast.Load()), [self.element(a) for a in node.args], [])
         raise self.equation.fail(
             node,
@@ -283,12 +309,26 @@ class _Lowering:
             "use + - * / **, one comparison at a time joined by & and |, and known functions",
         )
 
+    def times_reciprocal(self, node: ast.BinOp) -> ast.expr:
+        """Divide an element by a number of the host: one division a step, not one an element."""
+        one = ast.copy_location(ast.Constant(1.0), node)
+        reciprocal = ast.copy_location(ast.BinOp(one, ast.Div(), node.right), node)
+        return ast.BinOp(self.element(node.left), ast.Mult(), self.slot(reciprocal))
+
+    def condition(self, node: ast.expr) -> ast.expr:
+        """Rewrite an operand of ``&`` or ``|``; a scalar one arrives as a number, 0 or 1."""
+        if not self.is_scalar(node):
+            return self.element(node)
+        zero = ast.Call(ast.Name("number", ast.Load()), [ast.Constant(0.0)], [])
+        return ast.Compare(self.element(node), [ast.NotEq()], [zero])
+
     def power(self, node: ast.BinOp) -> ast.expr:
         base = self.element(node.left)
         exponent = node.right
         if self.is_scalar(exponent) and isinstance(exponent, ast.Constant):
             if exponent.value in (2, 3, 4):
-                return ast.Call(ast.Name(f"power{exponent.value}", ast.Load()), [base], [])
+                name = f"power{int(exponent.value)}"
+                return ast.Call(ast.Name(name, ast.Load()), [base], [])
             if exponent.value == 0.5:
                 return ast.Call(ast.Name("sqrt", ast.Load()), [base], [])
         return ast.Call(ast.Name("power", ast.Load()), [base, self.element(exponent)], [])

@@ -8,13 +8,14 @@ of zero) returns its input unchanged; it and the state only it would need vanish
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from ravine.engine.equation import REQUIRED, Equation
-from ravine.engine.functions import FUNCTIONS
+from ravine.engine.functions import HOST
 from ravine.engine.lowering import RUNTIME, Lowered, lower
 from ravine.errors import EquationError
 
@@ -56,10 +57,22 @@ class Specialised:
         live = {*self.loads, *self.stores}
         return tuple(name for name in self.program.variables if name in live)
 
+    @property
+    def signature(self) -> tuple[Any, ...]:
+        """What it does; equal for hyperparameters that decide every ``if`` alike."""
+        return tuple(
+            (step.lowered.equation, step.lowered.body, step.lowered.host, step.outputs)
+            for step in self.steps
+        )
+
     @cached_property
     def title(self) -> str:
         """The names of the equations that are left, for people."""
         return " + ".join(step.lowered.equation.name for step in self.steps) or "nothing"
+
+
+_REMEMBERED = 1000
+"""Values of hyperparameters of which a program remembers what they come to."""
 
 
 class Program:
@@ -82,18 +95,50 @@ class Program:
             for name, default in stage.equation.hyperparameters.items():
                 if self.hyperparameters.get(name, REQUIRED) is REQUIRED:
                     self.hyperparameters[name] = default
+        self.decisive = self._find_decisive()
         self._cache: dict[tuple[Any, ...], Specialised] = {}
+        self._alike: dict[tuple[Any, ...], Specialised] = {}
+
+    def _find_decisive(self) -> tuple[str, ...]:
+        """Return the hyperparameters that an ``if`` depends on, by name or through assignments."""
+        found: set[str] = set()
+        for stage in self.stages:
+            try:
+                tree = stage.equation.tree
+            except EquationError:  # only the reference can run it, which needs none of this
+                continue
+            nodes = list(ast.walk(tree))
+            names: set[str] = set()
+            for node in nodes:
+                if isinstance(node, (ast.If, ast.IfExp)):
+                    names |= _names(node.test)
+            before = -1
+            while len(names) != before:
+                before = len(names)
+                for node in nodes:
+                    if isinstance(node, ast.Assign):
+                        targets = node.targets
+                    elif isinstance(node, (ast.AugAssign, ast.AnnAssign)):
+                        targets = [node.target]
+                    else:
+                        continue
+                    if node.value and names & set().union(*map(_names, targets)):
+                        names |= _names(node.value)
+            found |= names & stage.equation.hyperparameters.keys()
+        return tuple(name for name in self.hyperparameters if name in found)
 
     def specialise(self, values: Mapping[str, Any]) -> Specialised:
         """Return what is left to do for these hyperparameters."""
-        key = tuple(
-            _hashable(values.get(name)) for name in self.hyperparameters if name not in RUNTIME
-        )
+        key = tuple(_hashable(values.get(name)) for name in self.decisive)
         found = self._cache.get(key)
         if found is None:
-            if len(self._cache) > 256:  # a hyperparameter that changes at every step
+            found = self._specialise(values)
+            # Momentum 0.9 and 0.8 decide alike: one kernel, one launch, and a schedule of momentum
+            # makes nothing anew.
+            found = self._alike.setdefault(found.signature, found)
+            if len(self._cache) >= _REMEMBERED:
                 self._cache.clear()
-            found = self._cache[key] = self._specialise(values)
+            self._cache[key] = found
         return found
 
     def _specialise(self, values: Mapping[str, Any]) -> Specialised:
@@ -140,22 +185,27 @@ class Program:
         self, steps: list[Step]
     ) -> tuple[Callable[[Mapping[str, Any]], tuple[float, ...]], set[str]]:
         """Compile the one function that computes every scalar of the steps in float64."""
-        lines = ["def scalars(values):"]
+        lines = ["def scalars(__values__):"]
         needs: set[str] = set()
-        scope: dict[str, Any] = dict(FUNCTIONS)
-        for step in steps:
+        scope: dict[str, Any] = HOST | {"inf": math.inf, "nan": math.nan}  # as literals print
+        for k, step in enumerate(steps):
+            scope[f"__constants_{k}__"] = step.lowered.constants
             text = "\n".join(step.lowered.host)
             used = {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)}
             mine = used & step.lowered.equation.hyperparameters.keys()
             needs |= mine & set(RUNTIME)
-            lines += [f"    {name} = values[{name!r}]" for name in sorted(mine)]
-            for name in sorted(used & step.lowered.constants.keys()):
-                lines.append(f"    {name} = {step.lowered.constants[name]!r}")
+            lines += [f"    {name} = __values__[{name!r}]" for name in sorted(mine)]
+            constants = sorted(used & step.lowered.constants.keys())
+            lines += [f"    {name} = __constants_{k}__[{name!r}]" for name in constants]
             lines += [f"    {line}" for line in step.lowered.host]
         slots = "".join(f"{slot}, " for step in steps for slot in step.lowered.slots)
         lines.append(f"    return ({slots})")
         exec(compile("\n".join(lines), "<scalars>", "exec"), scope)
         return scope["scalars"], needs
+
+
+def _names(node: ast.AST) -> set[str]:
+    return {child.id for child in ast.walk(node) if isinstance(child, ast.Name)}
 
 
 def _hashable(value: Any) -> Any:

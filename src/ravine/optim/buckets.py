@@ -93,9 +93,8 @@ class CompiledBucket(_Counted):
             next(k for k, group in enumerate(self._groups) if group is member.group)
             for member in members
         ]
-        static = [name for name in program.hyperparameters if name not in ("t", "lr", "norm")]
-        self._static = itemgetter(*static)
-        self._static_values = [self._static(group) for group in self._groups]
+        self._decisive = itemgetter(*program.decisive)
+        self._decided = [self._decisive(group) for group in self._groups]
 
         first = members[0]
         self._types = {name: t.dtype for name, t in first.state.items()}
@@ -109,6 +108,7 @@ class CompiledBucket(_Counted):
             arrays=len(variables),
             slots=len(specialised.slots),
             rows=len(self._groups),
+            device=first.weight.device,
         )
         for k, name in enumerate(variables):
             if name == "w":
@@ -132,8 +132,8 @@ class CompiledBucket(_Counted):
         weights = self._weights
         if [w.data_ptr() for w in weights] != self._weight_addresses:
             raise Stale
-        for group, values in zip(self._groups, self._static_values, strict=True):
-            if self._static(group) != values:
+        for group, decided in zip(self._groups, self._decided, strict=True):
+            if self._decisive(group) != decided:
                 raise Stale
         gradients: list[Any] = [w.grad for w in weights]
         try:
@@ -174,39 +174,41 @@ class CompiledBucket(_Counted):
             specialised = SQUARES.specialise({})
             types = {"g": self._types["g"], "square": torch.float64}
             kernel = self._executor.compiled(specialised, types, ("square",))
-            self._norm = self._executor.Launch(kernel, self._sizes, arrays=1, slots=0, totals=1)
+            device = self._weights[0].device
+            self._norm = self._executor.Launch(
+                kernel, self._sizes, arrays=1, slots=0, totals=1, device=device
+            )
             self._norm.select(self._active)
         self._norm.set_addresses(0, self._addresses)
         self._norm.run()
         return float(self._norm.totals()[0])
 
     def run(self, norm: float) -> None:
-        launch, specialised = self._launch, self._specialised
         if self._active is self._all and self._t is not None:
             self._steps += 1
             self._t += 1
-            for row, group in enumerate(self._groups):
-                launch.set_scalars(row, specialised.scalars(runtime_values(group, self._t, norm)))
         else:
             self._steps[self._active] += 1
             self._set_uniform()
-            self._set_rows(norm)
-        launch.run()
+            self._launch.set_rows(self._group_of)
+        scalars = self._specialised.scalars
+        if self._t is None:
+            self._set_rows_by_step(norm)
+        else:
+            for row, group in enumerate(self._groups):
+                self._launch.set_scalars(row, scalars(runtime_values(group, self._t, norm)))
+        self._launch.run()
 
-    def _set_rows(self, norm: float) -> None:
-        """Give the weights rows of scalars by group and step count."""
+    def _set_rows_by_step(self, norm: float) -> None:
+        """Give weights of the same group and step count a row of scalars."""
         keys = list(zip(self._group_of, self._steps.tolist(), strict=True))
         rows = {key: row for row, key in enumerate(dict.fromkeys(keys))}
         self._launch.grow_scalars(len(rows))
-        for (group, t), row in rows.items():
-            values = runtime_values(self._groups[group], max(t, 1.0), norm)
+        for (number, t), row in rows.items():
+            # A weight that has not been stepped yet is not selected; its row is never read.
+            values = runtime_values(self._groups[number], max(t, 1.0), norm)
             self._launch.set_scalars(row, self._specialised.scalars(values))
         self._launch.set_rows([rows[key] for key in keys])
-        if self._t is not None:  # one count again: rows by group, as the quick path sets them
-            self._launch.set_rows(self._group_of)
-            for row, group in enumerate(self._groups):
-                values = runtime_values(group, self._t, norm)
-                self._launch.set_scalars(row, self._specialised.scalars(values))
 
 
 class ReferenceBucket(_Counted):

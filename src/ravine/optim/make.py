@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import types
 from collections.abc import Callable, Mapping
 from typing import Any, overload
 
@@ -15,7 +16,9 @@ from ravine.rules.rule import Check
 def optimizer_class(rule: Rule, module: str, qualname: str) -> type[Optimizer]:
     """Return the optimizer class of a rule, with a signature that `inspect` and IDEs can read."""
     namespace = {"__doc__": rule.doc, "__module__": module, "__qualname__": qualname}
-    made: type[Optimizer] = type(Optimizer)(rule.name, (Optimizer,), namespace, rule=rule)
+    made: type[Optimizer] = types.new_class(
+        rule.name, (Optimizer,), {"rule": rule}, lambda scope: scope.update(namespace)
+    )
     keyword = inspect.Parameter.KEYWORD_ONLY
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
     made.__signature__ = inspect.Signature(  # type: ignore[attr-defined]

@@ -156,7 +156,7 @@ class Optimizer(torch.optim.Optimizer):
             or self._optimizer_step_post_hooks
             or torch_optimizer._global_optimizer_pre_hooks
             or torch_optimizer._global_optimizer_post_hooks
-            or torch.autograd._profiler_enabled()
+            or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
         ):
             return _observed_step(self, closure)
         return self._step(closure)

@@ -1,0 +1,65 @@
+"""How the command ends: 0 good, 1 the run diverged or a check failed, 2 wrong usage, 130 Ctrl-C."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+import typer
+
+from ravine.errors import BackendWarning, NonFiniteError, RavineError
+
+__all__ = ["DIVERGED", "INTERRUPTED", "WRONG_USAGE", "reported"]
+
+DIVERGED = 1
+WRONG_USAGE = 2
+INTERRUPTED = 130
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Turn Ravine's errors and warnings into words on stderr, and errors into exit codes.
+
+    Errors of other kinds pass through: they are bugs (or the user's own task failing) and their
+    traceback is what helps.
+    """
+    plain = warnings.showwarning
+
+    def show(  # noqa: PLR0917 - the signature that Python gives it
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, BackendWarning):
+            _say("warning", "yellow", str(message))
+        else:
+            plain(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        try:
+            yield
+        except NonFiniteError as error:
+            _say("error", "red", str(error))
+            raise typer.Exit(DIVERGED) from error
+        except RavineError as error:
+            _say("error", "red", str(error))
+            raise typer.Exit(WRONG_USAGE) from error
+        except KeyboardInterrupt as error:
+            _say("interrupted", "yellow", "by Ctrl-C")
+            raise typer.Exit(INTERRUPTED) from error
+
+
+def _say(word: str, colour: str, text: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    # Soft wrap: a caret under a word must stay under that word.
+    line = Text.assemble((f"{word}:", f"bold {colour}"), " ", text)
+    Console(file=sys.stderr, highlight=False).print(line, soft_wrap=True)

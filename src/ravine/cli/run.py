@@ -1,0 +1,114 @@
+"""``ravine train``: hands the options to training, shows its events, prints what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from ravine.cli.exits import DIVERGED, INTERRUPTED
+from ravine.errors import RunDirectoryError
+from ravine.report.strict_json import to_strict_json
+
+__all__ = ["Train", "run_training"]
+
+Train = Callable[..., Any]
+"""``ravine.training.train`` or anything that takes its arguments."""
+
+
+def run_training(
+    task: str,
+    *,
+    run_dir: Path | None,
+    as_json: bool,
+    train: Train | None = None,
+    **options: Any,
+) -> None:
+    """Train and show it; the exit code says how it ended.
+
+    Args:
+        task: a built-in name or the path of a file.
+        run_dir: where the run is written; None makes ``runs/TASK-DATE-TIME``.
+        as_json: print only the record on stdout, all else on stderr.
+        train: what trains; ``ravine.training.train`` when None.
+        options: the further arguments of ``train``, passed on as they are.
+
+    Raises:
+        RavineError: a wrong argument, or NonFiniteError for a run that diverged.
+        typer.Exit: 1 for a record that says it diverged, 130 for one that was interrupted.
+    """
+    if train is None:
+        from ravine.training import train as own_train
+
+        train = own_train
+    from ravine.cli.display import choose_display
+    from ravine.cli.results import print_results
+    from ravine.training.events import Event, RunEnded
+
+    stream = sys.stderr if as_json else sys.stdout
+    ended: list[Any] = []
+
+    def remember(event: Event) -> None:
+        if isinstance(event, RunEnded):
+            ended[:] = [event.record]
+
+    # What a task of the user's own prints must not get into the JSON.
+    quiet = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+    try:
+        with _run_directory(task, run_dir) as directory, quiet:
+            with choose_display(stream) as display:
+                record = train(task, run_dir=directory, listeners=[remember, display], **options)
+            ended[:] = ended or [record]
+    finally:
+        # A run that fails was not for nothing: what it reached is shown before the error.
+        plain: Mapping[str, Any] = ended[0].to_json() if ended else {}
+        if ended and as_json:
+            typer.echo(to_strict_json(plain))
+        elif ended:
+            print_results(plain, getattr(ended[0], "run_dir", None), stream)
+    if plain.get("status") == "diverged":
+        raise typer.Exit(DIVERGED)
+    if plain.get("status") == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _run_directory(task: str, given: Path | None) -> Iterator[Path]:
+    """Give the directory of the run; one that was made for nothing is taken away again."""
+    if given is not None:
+        yield given
+        return
+    made = _make_directory(task)
+    try:
+        yield made
+    except BaseException:
+        with contextlib.suppress(OSError):  # it is not empty: it holds a run
+            made.rmdir()
+            made.parent.rmdir()
+        raise
+
+
+def _make_directory(task: str) -> Path:
+    name = re.sub(r"[^\w.-]+", "-", Path(task).stem).strip("-.") or "task"
+    stem = f"{name[:80]}-{datetime.now():%Y%m%d-%H%M%S}"
+    for attempt in range(1, 1000):
+        path = Path("runs", stem if attempt == 1 else f"{stem}-{attempt}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:  # two runs within a second
+            continue
+        except OSError as error:
+            raise RunDirectoryError(
+                "the run directory cannot be made",
+                where=str(path),
+                got=error.strerror or str(error),
+                do="name one that can be written with --run-dir",
+            ) from error
+        return path
+    raise RunDirectoryError("there is no free name for the run directory", where=f"runs/{stem}")

@@ -1,0 +1,39 @@
+"""Binary cross-entropy on logits."""
+
+from __future__ import annotations
+
+from ravine.engine.functions import exp, log1p, maximum, sigmoid, where
+from ravine.losses.loss import elementwise_loss
+
+
+def outside_unit_interval(y):
+    """Targets are probabilities."""
+    return where((y >= 0) & (y <= 1), 0.0, 1.0)
+
+
+@elementwise_loss(
+    "BinaryCrossEntropy",
+    domain=outside_unit_interval,
+    domain_text="a probability: 0, 1 or a number between",
+)
+def binary_cross_entropy(x, y):
+    """Binary cross-entropy of a logit x with the probability y of the positive class.
+
+    Equation:
+        loss = y log(1 + e^-x) + (1 - y) log(1 + e^x)
+
+    Exact for confident logits too: the slope sigmoid(x) - y is computed as
+    (1 - y) sigmoid(x) - y sigmoid(-x), where nothing cancels.
+
+    Differs from: torch's ``binary_cross_entropy`` takes probabilities and clamps their log at -100;
+    this is its ``binary_cross_entropy_with_logits``. Infinite logits give 0 or infinity here, NaN in
+    torch.
+
+    Source: Cox 1958; Bishop 2006, equation 4.90.
+    """
+    tail = log1p(exp(-abs(x)))
+    positive = maximum(-x, 0.0) + tail
+    negative = maximum(x, 0.0) + tail
+    value = where(y == 0, 0.0, y * positive) + where(y == 1, 0.0, (1 - y) * negative)
+    slope = (1 - y) * sigmoid(x) - y * sigmoid(-x)
+    return value, slope

@@ -1,0 +1,140 @@
+"""Cross-entropy over classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ravine.errors import ArgumentError, ShapeError, TargetError
+from ravine.losses.cross_entropy_reference import check_targets, rows_loss
+from ravine.losses.rows import RowLoss
+
+DOC = """Cross-entropy of logits with classes, or with probabilities of the classes.
+
+    Equation:
+        loss = -sum_k y_k log softmax(x)_k
+        y    = (1 - s) target + s / K    with label smoothing s over K classes
+
+    Args:
+        input: logits (..., K), any float type.
+        target: classes (...), integers in 0..K-1 or ``ignore_index``; or probabilities (..., K).
+        class_weight: (K,) weights that multiply every class's term, >= 0, or None.
+        label_smoothing: s, in [0, 1].
+        ignore_index: the class of samples that are left out: zero loss, zero gradient.
+        dim: the dimension of the classes; torch's layout (N, K, d1, ...) is ``dim=1``.
+        weight: one weight for each sample (...), >= 0; 0 leaves the sample out.
+        reduction: "mean", "sum" or "none".
+        normalizer: what the sum is divided by instead, with "mean".
+
+    Returns:
+        One number, or (...) with reduction="none"; float32 for float16 and bfloat16 input. The mean of
+        integer classes divides by the sum of sample weight times class weight, that of probabilities
+        by the sum of the sample weights. If every sample is left out the mean is 0, its gradient 0.
+
+    Raises:
+        TargetError: a class out of range, with its position. ShapeError: shapes that do not fit, or an
+            empty batch. ArgumentError: an option out of its bounds.
+
+    Example:
+        >>> import torch
+        >>> from ravine.losses import cross_entropy
+        >>> cross_entropy(torch.tensor([[17.0, 0.0, 0.0]]), torch.tensor([0])).item()  # torch: 0.0
+        8.279...e-08
+
+    Differs from: torch calls the class weights ``weight`` and has the classes in dimension 1; its mean
+    over ignored samples only is NaN. Confident rows keep every digit here: the sum runs over the
+    other classes. Keras takes probabilities unless told otherwise.
+
+    Source: Bridle 1990; Szegedy et al. 2016 for label smoothing.
+    """
+
+
+class CrossEntropyRows:
+    """The rows of cross-entropy."""
+
+    def settle(self, scores: Tensor, target: Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
+        options = dict(values)
+        smoothing = options["label_smoothing"]
+        if not (isinstance(smoothing, (int, float)) and 0 <= smoothing <= 1):
+            raise ArgumentError(
+                "cross_entropy: label_smoothing has a value that cannot be used",
+                got=repr(smoothing),
+                expected="a number in [0, 1]",
+            )
+        if options["class_weight"] is not None:
+            options["class_weight"] = _class_weight(options["class_weight"], scores)
+        if target.ndim == 2:
+            _check_probabilities(target)
+        else:
+            check_targets(target, scores.shape[1], options["ignore_index"])
+        return options
+
+    def amount(
+        self, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]
+    ) -> float | Tensor:
+        if target.ndim == 2:
+            return len(target) if factor is None else factor.sum(dtype=torch.float64)
+        kept = target != options["ignore_index"]
+        if options["class_weight"] is None:
+            if factor is None:
+                return int(kept.sum())
+            return factor[kept].sum(dtype=torch.float64)
+        weights = options["class_weight"][target[kept]].double()
+        return (weights if factor is None else weights * factor[kept]).sum()
+
+    def reference(
+        self, scores: Tensor, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]
+    ) -> Tensor:
+        return rows_loss(scores, target, sample_weight=factor, **options)
+
+    def kernel(
+        self,
+        scores: Tensor,
+        target: Tensor,
+        factor: Tensor | None,
+        options: Mapping[str, Any],
+        scale: float,
+        gradient: Tensor | None,
+    ) -> Tensor:
+        from ravine.losses.cross_entropy_cpu import rows_loss_and_gradient
+
+        return rows_loss_and_gradient(
+            scores, target, sample_weight=factor, scale=scale, gradient=gradient, **options
+        )
+
+
+def _class_weight(weight: Any, scores: Tensor) -> Tensor:
+    wide = torch.float64 if scores.dtype is torch.float64 else torch.float32
+    found = torch.as_tensor(weight, dtype=wide, device=scores.device).detach().contiguous()
+    if found.shape != scores.shape[1:]:
+        raise ShapeError(
+            "cross_entropy: class_weight does not fit the classes",
+            got=f"{tuple(found.shape)}",
+            expected=f"({scores.shape[1]},), one for each class",
+        )
+    if not bool(((found >= 0) & torch.isfinite(found)).all()):
+        raise ArgumentError("cross_entropy: class weights must be finite and >= 0", got=str(found))
+    return found
+
+
+def _check_probabilities(target: Tensor) -> None:
+    if target.numel() and not bool(target.min() >= 0):  # NaN is no number >= 0 either
+        row, column = (~(target >= 0)).nonzero()[0].tolist()
+        raise TargetError(
+            "cross_entropy: a target probability is outside of what the loss is defined for",
+            where=f"sample {row}, class {column}",
+            got=repr(target[row, column].item()),
+            expected="a number >= 0; the probabilities of a sample add up to 1",
+        )
+
+
+cross_entropy = RowLoss(
+    "CrossEntropy",
+    "cross_entropy",
+    DOC,
+    {"class_weight": None, "label_smoothing": 0.0, "ignore_index": -100, "dim": -1},
+    CrossEntropyRows(),
+)

@@ -1,0 +1,239 @@
+"""Cross-entropy of rows of many classes: row by row, each in `LANES` partial results.
+
+The partial results are what lets LLVM use vectors without being allowed to reorder sums, and they
+keep the rounding error of a sum small.
+"""
+
+# ruff: noqa: PLR0917 (compiled functions take their arguments by position)
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ravine.engine.intrinsics import read, stack_bytes, write
+from ravine.engine.vector_math import exp_of_negative, log1p
+from ravine.losses.cross_entropy_cpu import LANES
+from ravine.losses.cross_entropy_rows import (
+    LANE,
+    class_weight,
+    difference,
+    njit,
+    njit_reordered,
+    product,
+    row_factor,
+    slope,
+)
+
+BLOCK = 1024
+BLOCK_BYTES = BLOCK * 8
+
+
+@njit
+def wide(
+    head: Any, start: Any, stop: Any, stored: Any, number: Any, size: Any, soft: Any, exact: Any
+) -> None:
+    """Work on rows of many classes of ``size`` bytes.
+
+    ``exact``: the gradient's row can hold exp_of_negative(d) for a while, which saves a second exp.
+    """
+    classes = head[2]
+    epsilon = read(head[11], 0, np.float64)
+    share, kept = number(epsilon / classes), number(1.0 - epsilon)
+    scale = number(read(head[11], 1, np.float64))
+    for row in range(start, stop):
+        x, g = head[4] + row * classes * size, head[9] + row * classes * size
+        if head[9] == 0:
+            g = np.int64(0)
+        factor = row_factor(head, row, number, soft)
+        if factor == number(0):
+            write(head[8], row, number(0), number)
+            if g != 0:
+                for k in range(classes):
+                    write(g, k, number(0), stored)
+            continue
+        top = _maximum(x, classes, stored, number)
+        others = _exponentials(x, g, classes, stored, number, top, exact, size)
+        inverse = number(1) / (number(1) + others)
+        chances = head[5] + row * classes * head[12]
+        total = inner = d = a = number(0)
+        weighted = soft or epsilon != 0.0
+        if weighted:
+            total, inner = _weigh(
+                x, head[6], chances, classes, stored, number, top, share, kept, soft
+            )
+        target = np.int64(0)
+        if not soft:
+            target = read(head[5], row, np.int64)
+            v, weight = read(x, target, stored), read(head[6], target, number)
+            d = difference(v, top, number)
+            a = kept * weight
+            total += a
+            inner += product(a, d, number)
+            a += class_weight(v, weight, number(0), share, kept, number, False)
+        write(head[8], row, factor * (total * log1p(others) - inner), number)
+        if g == 0:
+            continue
+        factor *= scale
+        if weighted:
+            _weighted_slopes(
+                x, g, head[6], chances, classes, stored, number, top, share, kept, soft, exact,
+                size, total, others, inverse, factor,
+            )  # fmt: skip
+        else:
+            _slopes(x, g, classes, stored, number, top, exact, size, factor * (total * inverse))
+        if not soft:
+            at_target = slope(exp_of_negative(d), a, total, others, inverse, number)
+            write(g, target, factor * at_target, stored)
+
+
+@njit
+def _full(start: Any, classes: Any) -> Any:
+    """Return where the block of `LANES` at ``start`` begins: earlier, if it would pass the end.
+
+    Some classes are visited twice then, which a maximum and an exp do not mind, and it spares them
+    a remainder of up to 63 single numbers (half of the time for 1000 classes).
+    """
+    return min(start, classes - LANES)
+
+
+@njit
+def _maximum(x: Any, classes: Any, stored: Any, number: Any) -> Any:
+    lanes = stack_bytes(LANE)
+    for j in range(LANES):
+        write(lanes, j, number(-np.inf), number)
+    # Four blocks at once: less waiting for what has just been written to the lanes.
+    fours = classes // (4 * LANES) * (4 * LANES)
+    for start in range(0, fours, 4 * LANES):
+        for j in range(LANES):
+            k = start + j
+            first = _larger(read(x, k, stored), read(x, k + LANES, stored))
+            second = _larger(read(x, k + 2 * LANES, stored), read(x, k + 3 * LANES, stored))
+            write(lanes, j, _larger(_larger(first, second), read(lanes, j, number)), number)
+    for start in range(fours, classes, LANES):
+        begin = _full(start, classes)
+        for j in range(LANES):
+            v = _larger(read(x, begin + j, stored), read(lanes, j, number))
+            write(lanes, j, v, number)
+    for width in (32, 16, 8):
+        for j in range(width):
+            v = _larger(read(lanes, j, number), read(lanes, width + j, number))
+            write(lanes, j, v, number)
+    result = read(lanes, 0, number)
+    for j in range(1, 8):
+        result = _larger(result, read(lanes, j, number))
+    return result
+
+
+@njit
+def _larger(a: Any, b: Any) -> Any:
+    """Return the larger one, b if a is NaN."""
+    return a if a > b else b
+
+
+@njit
+def _exponentials(
+    x: Any, g: Any, classes: Any, stored: Any, number: Any, top: Any, exact: Any, size: Any
+) -> Any:
+    """Return the sum of exp(d) over all classes but one at the top; leave exp(d) in g if exact."""
+    if exact and g != 0:
+        _exponentials_of(x, g, classes, stored, number, top)
+        rest, ties = _sums(g, classes, number)
+        return rest + (ties - number(1))
+    buffer = stack_bytes(BLOCK_BYTES)
+    others, all_ties = number(0), number(-1)
+    for start in range(0, classes, BLOCK):
+        count = min(BLOCK, classes - start)
+        _exponentials_of(x + start * size, buffer, count, stored, number, top)
+        rest, ties = _sums(buffer, count, number)
+        others += rest
+        all_ties += ties
+    return others + all_ties
+
+
+@njit
+def _exponentials_of(x: Any, out: Any, count: Any, stored: Any, number: Any, top: Any) -> None:
+    """Write exp(d) of ``count`` logits."""
+    if count < LANES:
+        for j in range(count):
+            d = difference(read(x, j, stored), top, number)
+            write(out, j, exp_of_negative(d), number)
+        return
+    for start in range(0, count, LANES):
+        begin = _full(start, count)
+        for j in range(LANES):
+            d = difference(read(x, begin + j, stored), top, number)
+            write(out, begin + j, exp_of_negative(d), number)
+
+
+@njit_reordered
+def _sums(block: Any, count: Any, number: Any) -> Any:
+    """Return the sum of what is not 1 and how many are 1; as one, small sums would lose digits."""
+    rest = ties = number(0)
+    for j in range(count):
+        e = read(block, j, number)
+        tie = e == number(1)
+        rest += number(0) if tie else e
+        ties += number(1) if tie else number(0)
+    return rest, ties
+
+
+@njit_reordered
+def _weigh(
+    x: Any, weights: Any, chances: Any, classes: Any, stored: Any, number: Any, top: Any,
+    share: Any, kept: Any, soft: Any,
+) -> Any:  # fmt: skip
+    """Return the sums of a and of a d."""
+    total = inner = number(0)
+    for k in range(classes):
+        v = read(x, k, stored)
+        chance = read(chances, k, number) if soft else number(0)
+        a = class_weight(v, read(weights, k, number), chance, share, kept, number, soft)
+        total += a
+        inner += product(a, difference(v, top, number), number)
+    return total, inner
+
+
+@njit
+def _slopes(
+    x: Any, g: Any, classes: Any, stored: Any, number: Any, top: Any, exact: Any, size: Any,
+    each: Any,
+) -> None:  # fmt: skip
+    """Write each * exp(d)."""
+    if exact:
+        for k in range(classes):
+            write(g, k, each * read(g, k, stored), stored)
+        return
+    buffer = stack_bytes(BLOCK_BYTES)
+    for start in range(0, classes, BLOCK):
+        count = min(BLOCK, classes - start)
+        _exponentials_of(x + start * size, buffer, count, stored, number, top)
+        for j in range(count):
+            write(g, start + j, each * read(buffer, j, number), stored)
+
+
+@njit
+def _weighted_slopes(
+    x: Any, g: Any, weights: Any, chances: Any, classes: Any, stored: Any, number: Any, top: Any,
+    share: Any, kept: Any, soft: Any, exact: Any, size: Any, total: Any, others: Any,
+    inverse: Any, factor: Any,
+) -> None:  # fmt: skip
+    # exp(d) is copied from the gradient, so that each loop has only one condition that does not
+    # change; with two LLVM gives up on vectors (five times slower).
+    buffer = stack_bytes(BLOCK_BYTES)
+    for start in range(0, classes, BLOCK):
+        count = min(BLOCK, classes - start)
+        if exact:
+            for j in range(count):
+                write(buffer, j, number(read(g, start + j, stored)), number)
+        else:
+            _exponentials_of(x + start * size, buffer, count, stored, number, top)
+        for j in range(count):
+            k = start + j
+            chance = read(chances, k, number) if soft else number(0)
+            a = class_weight(
+                read(x, k, stored), read(weights, k, number), chance, share, kept, number, soft
+            )
+            e = read(buffer, j, number)
+            write(g, k, factor * slope(e, a, total, others, inverse, number), stored)

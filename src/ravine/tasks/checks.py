@@ -1,0 +1,176 @@
+"""Checks of what a task is made of; every message says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ravine.errors import TaskError, unknown_option
+
+Data: TypeAlias = "tuple[Tensor, Tensor] | Dataset[Any] | DataLoader[Any]"
+
+DEFAULT_OPTIONS = ("optimizer", "epochs", "batch_size", "regularize")
+
+
+def check_data(task: str, part: str, data: object) -> Data:
+    """Return the data as a pair of tensors, a Dataset or a DataLoader, or raise TaskError."""
+    where = f"{part} of task {task!r}"
+    if isinstance(data, DataLoader | Dataset):
+        _check_sized(where, data)
+        return data
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        got = type(data).__name__
+        if isinstance(data, tuple | list):
+            got += f" of {len(data)} items"
+        raise TaskError(
+            "the data is neither a pair of tensors nor a Dataset or DataLoader",
+            where=where,
+            got=got,
+            expected="(X, y), a torch Dataset or a torch DataLoader",
+            do="put inputs and targets in one tuple, such as train=(X, y)",
+        )
+    inputs, targets = data
+    for label, value in (("X", inputs), ("y", targets)):
+        _check_tensor(f"{label} in {where}", label, value)
+    if len(inputs) != len(targets):
+        raise TaskError(
+            "X and y differ in length",
+            where=where,
+            got=f"X {tuple(inputs.shape)}, y {tuple(targets.shape)}",
+            expected="the same number of rows, the first dimension, in both",
+            do="look where rows were dropped from one of them only",
+        )
+    if len(inputs) == 0:
+        raise TaskError(
+            "the data is empty",
+            where=where,
+            got=f"X {tuple(inputs.shape)}",
+            expected="one row at least",
+            do="look at the filter or split that made it; leave out valid or test if there is none",
+        )
+    return inputs, targets
+
+
+def check_same_kind(task: str, part: str, data: Data, train: Data) -> None:
+    """Raise TaskError if tensors of a part differ from the training tensors in kind."""
+    if not (isinstance(data, tuple) and isinstance(train, tuple)):
+        return
+    for label, value, model in zip(("X", "y"), data, train, strict=True):
+        if value.dtype != model.dtype or value.ndim != model.ndim:
+            raise TaskError(
+                f"{label} is of another kind than in the training data",
+                where=f"{part} of task {task!r}",
+                got=f"{tuple(value.shape)} {value.dtype}",
+                expected=f"{model.ndim} dimensions of {model.dtype}, as in train",
+                do="prepare all parts by the same steps",
+            )
+
+
+def check_defaults(task: str, defaults: object) -> dict[str, Any]:
+    """Return a copy of the suggested settings, or raise if one is unknown or of a wrong type."""
+    where = f"defaults of task {task!r}"
+    if not isinstance(defaults, Mapping):
+        raise TaskError(
+            "defaults is not a dictionary",
+            where=where,
+            got=repr(defaults),
+            do="write defaults={'epochs': 20, 'batch_size': 64}",
+        )
+    for name in defaults:
+        if name not in DEFAULT_OPTIONS:
+            raise unknown_option("defaults", str(name), DEFAULT_OPTIONS, where=f"task {task!r}")
+    epochs = defaults.get("epochs", 1)
+    if not _is_count(epochs):
+        raise TaskError(
+            "epochs is not a count",
+            where=where,
+            got=repr(epochs),
+            expected="an integer of 1 or more",
+            do="write defaults={'epochs': 20}",
+        )
+    batch_size = defaults.get("batch_size", 1)
+    if batch_size != "all" and not _is_count(batch_size):
+        raise TaskError(
+            "batch_size is not a count",
+            where=where,
+            got=repr(batch_size),
+            expected="an integer of 1 or more, or 'all'",
+            do="write defaults={'batch_size': 64}",
+        )
+    regularize = defaults.get("regularize", ())
+    if not isinstance(regularize, list | tuple):
+        raise TaskError(
+            "regularize is not a list",
+            where=where,
+            got=repr(regularize),
+            expected="a list of expressions",
+            do="write defaults={'regularize': ['dropout(0.1)']}",
+        )
+    return dict(defaults)
+
+
+def rows_of(data: Data) -> int | None:
+    """Return the number of samples, or None where a loader or dataset does not know."""
+    counted: Any = data
+    if isinstance(data, tuple):
+        counted = data[0]
+    elif isinstance(data, DataLoader):
+        counted = data.dataset
+    try:
+        return len(counted)
+    except TypeError:
+        return None
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _check_sized(where: str, data: Data) -> None:
+    if rows_of(data) == 0:
+        raise TaskError(
+            "the data is empty",
+            where=where,
+            got=f"{type(data).__name__} of length 0",
+            expected="one sample at least",
+            do="look at the filter or split that made it",
+        )
+
+
+def _check_tensor(where: str, label: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise TaskError(
+            f"{label} is not a tensor",
+            where=where,
+            got=f"{type(value).__module__}.{type(value).__name__}",
+            expected="a torch.Tensor",
+            do=f"convert it once: torch.as_tensor({label})"
+            + (", and .float() for inputs in double precision" if label == "X" else ""),
+        )
+    if value.ndim == 0:
+        raise TaskError(
+            f"{label} is a single number",
+            where=where,
+            got="a tensor of shape ()",
+            expected="rows in the first dimension",
+            do=f"for a single row write {label}[None]",
+        )
+    if not (value.is_floating_point() or value.is_complex()):
+        return
+    bad = ~torch.isfinite(value)
+    count = int(bad.sum())
+    if count:
+        first = tuple(torch.nonzero(bad)[0].tolist())
+        position = ", ".join(str(index) for index in first)
+        raise TaskError(
+            f"{label} holds values that are not finite",
+            where=where,
+            got=f"{count} of {value.numel()}; the first is "
+            f"{value[first].item()} at {label}[{position}]",
+            expected="finite numbers",
+            do="drop those rows or fill the gaps before making the task",
+        )

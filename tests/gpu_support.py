@@ -1,0 +1,93 @@
+"""What the GPU cases share: programs of rules, tensors of awkward sizes, launches."""
+
+from __future__ import annotations
+
+import torch
+
+from ravine.engine import gpu, reference
+from ravine.engine.program import Program, Stage
+from ravine.rules import RULES
+
+DEVICE = "cpu" if gpu.interpreted() else "cuda"
+SIZES = [3, 0, 1000, 5000, 1, 1024, 2048]
+TOLERANCE = {
+    torch.float64: {"rtol": 1e-12, "atol": 1e-14},
+    torch.float32: {"rtol": 3e-6, "atol": 3e-7},
+    torch.bfloat16: {"rtol": 2**-7, "atol": 1e-6},
+    torch.float16: {"rtol": 2**-10, "atol": 1e-6},
+}
+
+HYPERPARAMETERS = {
+    "Adam": [{}, {"betas": (0.5, 0.75), "eps": 1e-3}, {"amsgrad": True}],
+    "AdamW": [{}, {"amsgrad": True}],
+    "SGD": [
+        {},
+        {"momentum": 0.9},
+        {"momentum": 0.5, "dampening": 0.25},
+        {"momentum": 0.9, "nesterov": True},
+    ],
+    "Momentum": [{}, {"beta": 0.5}],
+    "RMSprop": [
+        {},
+        {"momentum": 0.9},
+        {"centered": True, "alpha": 0.5},
+        {"eps_inside_sqrt": True, "momentum": 0.5, "eps": 1e-2},
+    ],
+}
+RULE_CASES = [(name, options) for name in RULES for options in HYPERPARAMETERS.get(name, [{}])]
+
+
+def rule_program(name):
+    equation = RULES[name].equation
+    _, _, *states = equation.tensors
+    return Program([Stage(equation, ("w", "g", *states), ("w", *states))], private=("g",))
+
+
+def launch(program, types, tensors, values=(), **options):
+    """Compile for the first values and make a launch over the tensors, a row for each of values."""
+    specialised = program.specialise(values[0])
+    totals = options.pop("totals", ())
+    arrays = [name for name in specialised.variables if name not in totals]
+    kernel = gpu.compiled(specialised, {name: types[name] for name in arrays}, totals)
+    made = gpu.Launch(
+        kernel,
+        [next(iter(t.values())).numel() for t in tensors],
+        arrays=len(arrays),
+        slots=len(specialised.slots),
+        rows=len(values),
+        totals=len(totals),
+    )
+    for k, name in enumerate(arrays):
+        made.set_addresses(k, [t[name].data_ptr() for t in tensors])
+    for row, numbers in enumerate(values):
+        made.set_scalars(row, specialised.scalars(numbers))
+    return made
+
+
+def random_tensors(program, types, sizes=SIZES):
+    generator = torch.Generator().manual_seed(7)
+    return [
+        {
+            # Away from 0, so that the root of a centred mean square stays one.
+            name: (torch.rand(size, generator=generator, dtype=torch.float64) + 0.25)
+            .to(types[name])
+            .to(DEVICE)
+            for name in program.variables
+        }
+        for size in sizes
+    ]
+
+
+def expected(program, tensors, values, types, computed):
+    wide = {name: tensor.to(computed) for name, tensor in tensors.items()}
+    new = reference.evaluate(program, wide, values)
+    return {
+        name: new[name].to(types[name]) if name in new else tensor.clone()
+        for name, tensor in tensors.items()
+    }
+
+
+def assert_same(got, want, dtype):
+    for g, w in zip(got, want, strict=True):
+        for name in w:
+            torch.testing.assert_close(g[name], w[name], **TOLERANCE[dtype], msg=lambda m: m)

@@ -1,0 +1,212 @@
+"""One row for every rule and set of options, each with an oracle that shares no code with it.
+
+A new rule needs one row here and gets the whole suite. An oracle takes weights and returns the function
+that makes one step with their gradients: a torch optimizer, or a formula written out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Weights = Sequence[Tensor]
+Oracle = Callable[[Weights], Callable[[], None]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A rule with options, and what must give the same numbers."""
+
+    rule: str
+    options: dict[str, Any]
+    oracle: Oracle
+    torch_class: type[torch.optim.Optimizer] | None = None
+    torch_options: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        shown = "-".join(f"{k}={v}" for k, v in self.options.items() if k != "lr")
+        return f"{self.rule}-{shown or 'plain'}".replace(" ", "")
+
+
+def same(rule: str, *, oracle: str = "", theirs: dict[str, Any] | None = None, **options: Any) -> Row:
+    """Return a row whose oracle is the torch optimizer of the same name and options."""
+    torch_class = getattr(torch.optim, oracle or rule)
+    torch_options = options if theirs is None else theirs
+    return Row(rule, options, by_torch(torch_class, **torch_options), torch_class, torch_options)
+
+
+def by_torch(
+    torch_class: type[torch.optim.Optimizer],
+    *,
+    before: Callable[[Weights], None] | None = None,
+    after: Callable[[Weights], None] | None = None,
+    **options: Any,
+) -> Oracle:
+    """Return the oracle of a torch optimizer; ``before`` may change gradients, ``after`` weights."""
+
+    def make(weights: Weights) -> Callable[[], None]:
+        optimizer = torch_class(weights, **options)
+
+        @torch.no_grad()
+        def step() -> None:
+            if before is not None:
+                before(weights)
+            optimizer.step()
+            if after is not None:
+                after(weights)
+
+        return step
+
+    return make
+
+
+def formula(update: Callable[..., Tensor], **numbers: Any) -> Oracle:
+    """Return the oracle of ``update(w, g, state, t) -> w``, called weight by weight."""
+
+    def make(weights: Weights) -> Callable[[], None]:
+        states: list[dict[str, Any]] = [{} for _ in weights]
+        steps = [0] * len(weights)
+
+        @torch.no_grad()
+        def step() -> None:
+            for k, w in enumerate(weights):
+                if w.grad is not None:
+                    steps[k] += 1
+                    w.copy_(update(w.clone(), w.grad, states[k], steps[k], **numbers))
+
+        return step
+
+    return make
+
+
+def textbook_momentum(w, g, state, t, *, lr, beta):
+    state["v"] = beta * state.get("v", torch.zeros_like(w)) + (1 - beta) * g
+    return w - lr * state["v"]
+
+
+def rmsprop_eps_inside(w, g, state, t, *, lr, alpha, eps, momentum=0.0, centered=False):
+    state["E"] = alpha * state.get("E", torch.zeros_like(w)) + (1 - alpha) * g**2
+    variance = state["E"]
+    if centered:
+        state["mean"] = alpha * state.get("mean", torch.zeros_like(w)) + (1 - alpha) * g
+        variance = variance - state["mean"] ** 2
+    step = g / (variance + eps) ** 0.5
+    if momentum:
+        state["b"] = step = momentum * state.get("b", torch.zeros_like(w)) + step
+    return w - lr * step
+
+
+def decayed_independently(w, g, state, t, *, lr, weight_decay):
+    return w - weight_decay * w - lr * g
+
+
+def soft_thresholded(w, g, state, t, *, lr, l1):
+    moved = w - lr * g
+    return torch.nn.functional.softshrink(moved, lr * l1)
+
+
+def averaging(w, g, state, t, *, lr, average):
+    moved = w - lr * g
+    state["average"] = average * state.get("average", w.clone()) + (1 - average) * moved
+    return moved
+
+
+def clip_norm(limit: float) -> Callable[[Weights], None]:
+    """Clip as torch does; the caller's gradients are clones."""
+    return lambda weights: torch.nn.utils.clip_grad_norm_(list(weights), limit) and None
+
+
+def clip_value(limit: float) -> Callable[[Weights], None]:
+    return lambda weights: torch.nn.utils.clip_grad_value_(list(weights), limit)
+
+
+def add_to_gradient(extra: Callable[[Tensor], Tensor]) -> Callable[[Weights], None]:
+    def before(weights: Weights) -> None:
+        for w in weights:
+            if w.grad is not None:
+                w.grad = w.grad + extra(w.detach())
+
+    return before
+
+
+def clipped_then_penalised(weights: Weights) -> None:
+    clip_norm(2.0)(weights)
+    clip_value(0.5)(weights)
+    add_to_gradient(lambda w: 2 * 0.01 * w)(weights)
+    add_to_gradient(lambda w: 0.02 * torch.sign(w))(weights)
+
+
+SGD = torch.optim.SGD
+ADAM = torch.optim.Adam
+
+ROWS: list[Row] = [
+    same("GradientDescent", oracle="SGD", lr=0.1),
+    same("SGD", lr=0.1),
+    same("SGD", lr=0.1, momentum=0.9),
+    same("SGD", lr=0.1, momentum=0.9, dampening=0.3),
+    same("SGD", lr=0.1, momentum=0.9, nesterov=True),
+    same("SGD", lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01, maximize=True),
+    same("SGD", lr=0.1, weight_decay=0.1),
+    same("SGD", lr=0.01, maximize=True),
+    Row("Momentum", {"lr": 0.1}, formula(textbook_momentum, lr=0.1, beta=0.9)),
+    Row("Momentum", {"lr": 0.1, "beta": 0.5}, formula(textbook_momentum, lr=0.1, beta=0.5)),
+    same("RMSprop", lr=0.01),
+    same("RMSprop", lr=0.01, alpha=0.8, eps=1e-3, weight_decay=0.1),
+    same("RMSprop", lr=0.01, momentum=0.9),
+    same("RMSprop", lr=0.01, centered=True),
+    same("RMSprop", lr=0.01, centered=True, momentum=0.9, maximize=True),
+    Row(
+        "RMSprop",
+        {"lr": 0.01, "alpha": 0.9, "eps": 1e-4, "eps_inside_sqrt": True},
+        formula(rmsprop_eps_inside, lr=0.01, alpha=0.9, eps=1e-4),
+    ),
+    Row(
+        "RMSprop",
+        {"lr": 0.01, "eps": 1e-3, "eps_inside_sqrt": True, "momentum": 0.5, "centered": True},
+        formula(rmsprop_eps_inside, lr=0.01, alpha=0.99, eps=1e-3, momentum=0.5, centered=True),
+    ),
+    same("Adam", lr=0.01),
+    same("Adam", lr=0.01, betas=(0.5, 0.9), eps=1e-3),
+    same("Adam", lr=0.01, betas=(0.0, 0.0)),
+    same("Adam", lr=0.01, amsgrad=True),
+    same("Adam", lr=0.01, amsgrad=True, weight_decay=0.1, maximize=True),
+    same("AdamW", lr=0.01),
+    same("AdamW", lr=0.01, weight_decay=0.3, amsgrad=True),
+    same("AdamW", lr=0.01, weight_decay=0.0, maximize=True),
+    # what every optimizer can do, shown on the simplest rule and together on Adam
+    Row("SGD", {"lr": 0.1, "clip_norm": 0.7}, by_torch(SGD, before=clip_norm(0.7), lr=0.1)),
+    Row("SGD", {"lr": 0.1, "clip_value": 0.3}, by_torch(SGD, before=clip_value(0.3), lr=0.1)),
+    same("SGD", lr=0.1, l2=0.05, theirs={"lr": 0.1, "weight_decay": 0.1}),
+    Row(
+        "SGD",
+        {"lr": 0.1, "l1": 0.05},
+        by_torch(SGD, before=add_to_gradient(lambda w: 0.05 * torch.sign(w)), lr=0.1),
+    ),
+    Row(
+        "SGD",
+        {"lr": 0.1, "l1": 0.05, "l1_proximal": True},
+        formula(soft_thresholded, lr=0.1, l1=0.05),
+    ),
+    Row(
+        "SGD",
+        {"lr": 0.1, "weight_decay": 0.01, "decay": "independent"},
+        formula(decayed_independently, lr=0.1, weight_decay=0.01),
+    ),
+    Row("SGD", {"lr": 0.1, "average": 0.9}, formula(averaging, lr=0.1, average=0.9)),
+    same(
+        "Adam",
+        lr=0.01,
+        weight_decay=0.1,
+        decay="decoupled",
+        theirs={"lr": 0.01, "weight_decay": 0.1, "decoupled_weight_decay": True},
+    ),
+    Row(
+        "Adam",
+        {"lr": 0.01, "clip_norm": 2.0, "clip_value": 0.5, "l2": 0.01, "l1": 0.02, "average": 0.9},
+        by_torch(ADAM, before=clipped_then_penalised, lr=0.01),
+    ),
+]

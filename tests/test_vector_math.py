@@ -1,0 +1,325 @@
+"""vector_math and intrinsics against mpmath, float64 and torch's own conversions."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+from numba import cfunc, njit, types
+
+from ravine.engine import vector_math
+from ravine.engine.intrinsics import (
+    address_to_array,
+    atomic_add,
+    bfloat16_to_float32,
+    bits_to_float32,
+    bits_to_float64,
+    float16_to_float32,
+    float32_to_bfloat16,
+    float32_to_bits,
+    float32_to_float16,
+    float64_to_bits,
+)
+
+EXACT: dict[str, Callable[[mpmath.mpf], mpmath.mpf]] = {
+    "exp": mpmath.exp,
+    "expm1": mpmath.expm1,
+    "log": mpmath.log,
+    "log1p": mpmath.log1p,
+    "tanh": mpmath.tanh,
+    "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
+    "softplus": lambda x: mpmath.log1p(mpmath.exp(x)),
+}
+BOUND = {"exp": 1, "log": 1, "expm1": 1.25, "log1p": 1.5, "sigmoid": 1.5, "softplus": 1.75}
+SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, -1.0, -2.0])
+LIMITS = {  # on SPECIAL
+    "exp": [1, 1, np.inf, 0, np.nan, None, None],
+    "expm1": [0.0, -0.0, np.inf, -1, np.nan, None, None],
+    "log": [-np.inf, -np.inf, np.inf, np.nan, np.nan, np.nan, np.nan],
+    "log1p": [0.0, -0.0, np.inf, np.nan, np.nan, -np.inf, np.nan],
+    "tanh": [0.0, -0.0, 1, -1, np.nan, None, None],
+    "sigmoid": [0.5, 0.5, 1, 0, np.nan, None, None],
+    "softplus": [None, None, np.inf, 0, np.nan, None, None],
+}
+
+
+def loop(name: str) -> Callable[[np.ndarray, np.ndarray], None]:
+    function = getattr(vector_math, name)
+
+    @njit(error_model="numpy", fastmath={"contract"})
+    def kernel(x, y):
+        for i in range(x.size):
+            y[i] = function(x[i])
+
+    return kernel
+
+
+LOOPS = {name: loop(name) for name in EXACT}
+
+
+def apply(name: str, x: np.ndarray) -> np.ndarray:
+    y = np.empty_like(x)
+    LOOPS[name](x, y)
+    return y
+
+
+def points(name: str, dtype: type, count: int) -> np.ndarray:
+    """Finite points: all magnitudes, and where the result is neither 0 nor infinite."""
+    info = np.finfo(dtype)
+    random = np.random.default_rng(7)
+    unsigned = np.uint32 if dtype is np.float32 else np.uint64
+    top = info.maxexp * np.log(2)
+    parts = [
+        random.integers(0, np.iinfo(unsigned).max, count, dtype=unsigned).view(dtype),
+        random.uniform(-1.1 * top, top, count).astype(dtype),
+        random.uniform(-2, 2, count).astype(dtype),
+        np.array([info.max, info.tiny, info.smallest_subnormal, top, -top, -1.1 * top], dtype),
+    ]
+    x = np.concatenate(parts)
+    x = x[np.isfinite(x)]
+    if name == "log":
+        x = np.abs(x[x != 0])
+    return x[x > -1] if name == "log1p" else x
+
+
+def ulps(got: np.ndarray, exact: np.ndarray, dtype: type) -> float:
+    """The largest error of finite values in units of the last place of ``dtype``."""
+    info = np.finfo(dtype)
+    exponent = np.maximum(np.frexp(exact)[1] - 1, info.minexp)
+    return float(np.max(np.abs(got - exact) / np.ldexp(np.ones_like(exact), exponent - info.nmant)))
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_float32_against_mpmath_and_float64(name: str) -> None:
+    x = points(name, np.float32, 200_000)
+    got = apply(name, x)
+    with np.errstate(all="ignore"):
+        wide = x.astype(np.float64)
+        exact = {
+            "sigmoid": lambda v: np.exp(np.minimum(v, 0)) / (1 + np.exp(-np.abs(v))),
+            "softplus": lambda v: np.maximum(v, 0) + np.log1p(np.exp(-np.abs(v))),
+        }.get(name, getattr(np, name, None))(wide)
+    # float64 as the exact value is itself checked on some points.
+    for i in range(0, len(x), 997):
+        if np.isfinite(exact[i]) and abs(exact[i]) > 1e-300:
+            assert exact[i] == pytest.approx(float(EXACT[name](mpmath.mpf(wide[i]))), rel=1e-14)
+    infinite = exact > float(np.finfo(np.float32).max) * (1 + 2.0**-25)
+    assert np.all(np.isposinf(got[infinite]))
+    assert np.all(np.isfinite(got[~infinite]))
+    assert ulps(got[~infinite].astype(np.float64), exact[~infinite], np.float32) <= BOUND.get(
+        name, 2
+    )
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_float64_against_mpmath(name: str) -> None:
+    x = points(name, np.float64, 1500)
+    got = apply(name, x)
+    worst = 0.0
+    with mpmath.workdps(40):
+        for value, result in zip(x.tolist(), got.tolist(), strict=True):
+            if abs(value) > 1e4 and name not in ("log", "log1p"):
+                exact = mpmath.mpf(LIMITS[name][2 if value > 0 else 3])
+                if name == "softplus" and value > 0:
+                    exact = mpmath.mpf(value)
+            elif name == "expm1" and abs(value) < 1e-30:
+                exact = mpmath.mpf(value)
+            else:
+                exact = EXACT[name](mpmath.mpf(value))
+            if exact > np.finfo(np.float64).max:
+                assert result == np.inf
+                continue
+            unit = np.spacing(min(abs(float(exact)), np.finfo(np.float64).max / 2))
+            if float(exact) and abs(mpmath.mpf(float(exact))) > abs(exact):
+                unit = min(unit, np.spacing(np.nextafter(abs(float(exact)), 0)))
+            worst = max(worst, float(abs(mpmath.mpf(result) - exact) / mpmath.mpf(float(unit))))
+    assert worst <= BOUND.get(name, 2)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", EXACT)
+def test_limits(name: str, dtype: type) -> None:
+    got = apply(name, SPECIAL.astype(dtype))
+    for value, expected in zip(got, LIMITS[name], strict=True):
+        if expected is not None:
+            np.testing.assert_array_equal(value, dtype(expected))
+            if expected == 0 and name in ("expm1", "log1p", "tanh"):
+                assert np.signbit(value) == np.signbit(expected)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_subnormal_results(name: str) -> None:
+    tiny = np.array([1e-45, 3e-42, 1e-39, -1e-42], np.float32)
+    if name in ("expm1", "log1p", "tanh"):
+        np.testing.assert_array_equal(apply(name, tiny), tiny)
+    if name in ("exp", "sigmoid", "softplus"):
+        x = np.array([-90.0, -95.0, -100.0, -103.0], np.float32)
+        expected = np.exp(x.astype(np.float64)).astype(np.float32)
+        assert expected.all()
+        np.testing.assert_array_equal(apply(name, x), expected)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_loop_is_vectorised(name: str) -> None:
+    LOOPS[name](np.ones(4, np.float32), np.ones(4, np.float32))
+    kernel = LOOPS[name]
+    signature = next(s for s in kernel.signatures if s[0].dtype == types.float32)
+    code = kernel.inspect_llvm(signature)
+    assert " x float>" in code
+    assert f"@{name}f" not in code
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_exp_of_negative(dtype: type) -> None:
+    kernel, info = loop("exp_of_negative"), np.finfo(dtype)
+    lowest = np.log(float(info.tiny))
+    x = np.random.default_rng(5).uniform(1.2 * lowest, 0, 2_000_000).astype(dtype)
+    x[:4] = [0, -np.inf, np.nan, -info.smallest_subnormal]
+    got = np.empty_like(x)
+    kernel(x, got)
+    np.testing.assert_array_equal(got[:4], np.array([1, 0, np.nan, 1], dtype))
+    assert np.all(got[x < 1.001 * lowest] == 0)
+    normal = x > 0.999 * lowest
+    exact = np.exp(x[normal].astype(np.longdouble))
+    assert ulps(got[normal].astype(np.longdouble), exact, dtype) <= 1.1
+
+
+def test_integers_are_taken_as_float64() -> None:
+    function = vector_math.exp
+    assert njit(lambda n: 2 * function(n))(1) == pytest.approx(2 * np.e, rel=1e-15)
+
+
+def test_cache_and_cfunc(tmp_path) -> None:
+    (tmp_path / "cached_kernel.py").write_text(
+        textwrap.dedent(
+            """
+            import numpy as np
+            from numba import cfunc, njit
+            from ravine.engine.intrinsics import *
+            from ravine.engine.vector_math import exp
+
+            @cfunc("void(int64, int64)", cache=True, error_model="numpy")
+            def kernel(address, length):
+                x = address_to_array(address, length, np.float32)
+                for i in range(length):
+                    x[i] = exp(x[i])
+
+            @njit(cache=True)
+            def both(x):
+                return exp(x)
+
+            x = np.arange(5, dtype=np.float32)
+            kernel.ctypes(x.ctypes.data, 5)
+            assert abs(x[4] - 54.59815) < 1e-5 and both(0.0) == 1.0
+            print(kernel._cache_hits, sum(both.stats.cache_hits.values()))
+            """
+        )
+    )
+    outputs = [
+        subprocess.run(
+            [sys.executable, "cached_kernel.py"],
+            cwd=tmp_path, capture_output=True, text=True, check=True,
+        ).stdout.split()
+        for _ in range(2)
+    ]  # fmt: skip
+    assert outputs == [["0", "0"], ["1", "1"]]
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_half_precision_is_torchs(kind: torch.dtype) -> None:
+    widen = bfloat16_to_float32 if kind is torch.bfloat16 else float16_to_float32
+    narrow = float32_to_bfloat16 if kind is torch.bfloat16 else float32_to_float16
+
+    @njit
+    def convert(stored, wide, back):
+        for i in range(wide.size):
+            wide[i] = widen(stored[i])
+            back[i] = narrow(wide[i])
+
+    @njit
+    def narrow_all(wide, stored):
+        for i in range(wide.size):
+            stored[i] = narrow(wide[i])
+
+    every = torch.arange(65536, dtype=torch.int32).to(torch.int16)
+    wide, back = np.empty(65536, np.float32), np.empty(65536, np.uint16)
+    convert(every.numpy().view(np.uint16), wide, back)
+    expected = every.view(kind).float()
+    torch.testing.assert_close(torch.from_numpy(wide), expected, rtol=0, atol=0, equal_nan=True)
+    number = ~expected.isnan().numpy()
+    np.testing.assert_array_equal(back[number], every.numpy().view(np.uint16)[number])
+    assert torch.from_numpy(back[~number].view(np.int16)).view(kind).isnan().all()
+
+    random = np.random.default_rng(3).integers(0, 2**32, 300_000, dtype=np.uint64)
+    # Every second one is a tie, or next to a tie.
+    random[::2] = (random[::2] & ~np.uint64(0x1FFF)) | np.uint64(0x1000 if narrow is not
+                   float32_to_bfloat16 else 0x8000)  # fmt: skip
+    x = random.astype(np.uint32).view(np.float32)
+    stored = np.empty(len(x), np.uint16)
+    narrow_all(x, stored)
+    got, expected = torch.from_numpy(stored.view(np.int16)).view(kind), torch.from_numpy(x).to(kind)
+    torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_bits() -> None:
+    @njit
+    def both(x, y):
+        i, j = float32_to_bits(x), float64_to_bits(y)
+        return i, j, bits_to_float32(i + 1), bits_to_float64(j + 1)
+
+    i, j, x, y = both(np.float32(1.5), -2.5)
+    assert i == np.float32(1.5).view(np.int32)
+    assert j == np.float64(-2.5).view(np.int64)
+    assert (x, y) == (np.nextafter(np.float32(1.5), np.float32(2)), np.nextafter(-2.5, -3.0))
+
+
+def test_a_wrong_float_type_is_refused() -> None:
+    @njit
+    def wrong(x):
+        return float32_to_bfloat16(x)
+
+    with pytest.raises(Exception, match="float32_to_bfloat16"):
+        wrong(1.0)
+
+
+def test_atomic_add_returns_the_old_value_and_loses_none() -> None:
+    @cfunc("int64(int64, int64)")
+    def take(address, count):
+        total = 0
+        for _ in range(count):
+            total += atomic_add(address, 1)
+        return total
+
+    counter = np.zeros(1, np.int64)
+    totals: list[int] = []
+    call = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(take.address)
+    threads = [
+        threading.Thread(target=lambda: totals.append(call(counter.ctypes.data, 200_000)))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counter[0] == 600_000
+    assert sum(totals) == 600_000 * 599_999 // 2
+
+
+def test_address_to_array() -> None:
+    @njit
+    def double(address, length):
+        x = address_to_array(address, length, np.float64)
+        for i in range(length):
+            x[i] *= 2
+
+    x = torch.arange(4, dtype=torch.float64)
+    double(x.data_ptr(), 3)
+    assert x.tolist() == [0, 2, 4, 3]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ravine.errors import TargetError
-from ravine.losses.cross_entropy_cpu import number_type, rows_loss_and_gradient
+from ravine.losses.kernels.cross_entropy_cpu import number_type, rows_loss_and_gradient
 from ravine.losses.cross_entropy_reference import check_targets, rows_loss
 
 INF, NAN = torch.inf, torch.nan

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -48,11 +49,27 @@ def _toolchain() -> bytes:
     return hashlib.sha256(b"".join((here / name).read_bytes() for name in _COMPILED_IN)).digest()
 
 
+@lru_cache(maxsize=None)
+def _support(package: str) -> str:
+    """Return a digest of the files beside a module that a kernel imports.
+
+    Neither Numba nor a kernel's own text changes when a function that the kernel calls does; without
+    this the machine code of an older Ravine would run.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return ""
+    files = sorted(Path(spec.origin).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:20]
+
+
 def load(source: str, kind: str) -> ModuleType:
     """Return the module made of a source text, written to the cache if it is not there yet.
 
     A file whose text is not what its name promises (damaged, or edited) is written anew.
     """
+    imported = sorted(set(re.findall(r"^from (ravine[\w.]*) import", source, re.MULTILINE)))
+    source += "".join(f"# {name}: {_support(name)}\n" for name in imported)
     toolchain = _toolchain() if kind == "cpu" else b""
     digest = hashlib.sha256(source.encode() + toolchain).hexdigest()[:20]
     name = f"ravine_{kind}_{digest}"

@@ -19,7 +19,7 @@ from numbers import Real
 from typing import Any
 
 from ravine.engine.equation import RESERVED_NUMBERS, RESERVED_TENSORS, Equation
-from ravine.engine.functions import FUNCTIONS, HOST
+from ravine.engine.functions import HOST
 
 RUNTIME = ("t", "lr", "norm")
 """Numbers that may change from step to step: never a reason to compile again."""
@@ -71,7 +71,7 @@ class _Lowering:
             name: value for name, value in values.items() if name not in RUNTIME
         } | HOST
         self.constants = {
-            name: value if isinstance(value, int) else float(value)
+            name: _plain(value)
             for name, value in equation.names.items()
             if isinstance(value, Real) and name not in self.tensors | self.scalar_names
         }
@@ -151,10 +151,10 @@ class _Lowering:
                 return
         names = [n.id for n in ast.walk(target) if isinstance(n, ast.Name)]
         taken = RESERVED_NUMBERS if self.is_scalar(value) else RESERVED_TENSORS
-        for name in names:
-            if name in taken:
+        for word in names:
+            if word in taken:
                 raise self.equation.fail(
-                    target, f"assigns to {name!r}, a name that the engine uses itself"
+                    target, f"assigns to {word!r}, a name that the engine uses itself"
                 )
         if self.is_scalar(value):
             self.host.append(f"{ast.unparse(target)} = {ast.unparse(self.canonical(value))}")
@@ -253,7 +253,7 @@ class _Lowering:
                     module = equation.names.get(attribute.value.id)
                     value = getattr(module, attribute.attr, None)
                     if isinstance(value, Real):
-                        return ast.copy_location(ast.Constant(value), attribute)
+                        return ast.copy_location(ast.Constant(_plain(value)), attribute)
                 raise equation.fail(attribute, f"uses {ast.unparse(attribute)}")
 
         return ast.fix_missing_locations(Rename().visit(copy.deepcopy(node)))  # type: ignore[no-any-return]
@@ -284,6 +284,12 @@ class _Lowering:
                 return self.power(node)
             if isinstance(node.op, ast.Div) and self.is_scalar(node.right):
                 return self.times_reciprocal(node)
+            if _is_condition(node.left) and _is_condition(node.right):
+                raise self.equation.fail(
+                    node,
+                    "has arithmetic between two conditions, on which Python and PyTorch differ",
+                    "use where(condition, 1.0, 0.0)",
+                )
             return ast.BinOp(self.element(node.left), node.op, self.element(node.right))
         if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.BitAnd, ast.BitOr)):
             return ast.BinOp(self.condition(node.left), node.op, self.condition(node.right))
@@ -326,12 +332,25 @@ class _Lowering:
         base = self.element(node.left)
         exponent = node.right
         if self.is_scalar(exponent) and isinstance(exponent, ast.Constant):
-            if exponent.value in (2, 3, 4):
-                name = f"power{int(exponent.value)}"
-                return ast.Call(ast.Name(name, ast.Load()), [base], [])
+            for whole in (2, 3, 4):
+                if exponent.value == whole:
+                    return ast.Call(ast.Name(f"power{whole}", ast.Load()), [base], [])
             if exponent.value == 0.5:
                 return ast.Call(ast.Name("sqrt", ast.Load()), [base], [])
         return ast.Call(ast.Name("power", ast.Load()), [base, self.element(exponent)], [])
+
+
+def _plain(value: Real) -> int | float:
+    """Return a number as Python's own, which prints as a literal."""
+    return value if isinstance(value, int) else float(value)
+
+
+def _is_condition(node: ast.expr) -> bool:
+    return (
+        isinstance(node, ast.Compare)
+        or (isinstance(node, ast.BinOp) and isinstance(node.op, (ast.BitAnd, ast.BitOr)))
+        or (isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Invert))
+    )
 
 
 def _exact(value: object) -> bool:

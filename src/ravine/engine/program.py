@@ -146,11 +146,7 @@ class Program:
         for number, stage in enumerate(self.stages):
             lowered = lower(stage.equation, values, prefix=f"s{number}_")
             if len(lowered.outputs) != len(stage.writes):
-                raise EquationError(
-                    f"equation {stage.equation.name!r} returns {len(lowered.outputs)} values",
-                    expected=f"{len(stage.writes)}: {', '.join(stage.writes)}",
-                    do="return the new weight and then every state, in the order of the signature",
-                )
+                raise wrong_count(stage, len(lowered.outputs))
             local = dict(zip(stage.reads, stage.equation.tensors, strict=True))
             outputs = tuple(
                 (variable, expression)
@@ -202,6 +198,15 @@ class Program:
         lines.append(f"    return ({slots})")
         exec(compile("\n".join(lines), "<scalars>", "exec"), scope)
         return scope["scalars"], needs
+
+
+def wrong_count(stage: Stage, count: int) -> EquationError:
+    """Build the error for an equation that does not return what its stage writes."""
+    return EquationError(
+        f"equation {stage.equation.name!r} returns {count} value{'s' if count != 1 else ''}",
+        expected=f"{len(stage.writes)}: {', '.join(stage.writes)}",
+        do="return the new weight and then every state, in the order of the signature",
+    )
 
 
 def _names(node: ast.AST) -> set[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ravine.engine.program import Program
+from ravine.engine.program import Program, wrong_count
 
 
 def evaluate(
@@ -32,6 +32,8 @@ def evaluate(
         numbers = {name: values[name] for name in equation.hyperparameters}
         result = equation.reference(*arguments, **numbers)
         results = result if isinstance(result, tuple) else (result,)
+        if len(results) != len(stage.writes):
+            raise wrong_count(stage, len(results))
         current.update(zip(stage.writes, results, strict=True))
     return {
         name: value

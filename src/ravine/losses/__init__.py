@@ -25,6 +25,8 @@ __all__ = ["FUNCTIONS", "LOSSES", "LossModule"]
 def _found() -> dict[str, Any]:
     functions = {}
     for module in pkgutil.iter_modules(__path__):
+        if module.ispkg:  # kernels, which load Numba
+            continue
         # A loss lies in the file of its name; the machinery's files hold none.
         imported = importlib.import_module(f"{__name__}.{module.name}")
         candidate = getattr(imported, module.name, None)

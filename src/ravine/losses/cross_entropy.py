@@ -99,7 +99,7 @@ class CrossEntropyRows:
         scale: float,
         gradient: Tensor | None,
     ) -> Tensor:
-        from ravine.losses.cross_entropy_cpu import rows_loss_and_gradient
+        from ravine.losses.kernels.cross_entropy_cpu import rows_loss_and_gradient
 
         return rows_loss_and_gradient(
             scores, target, sample_weight=factor, scale=scale, gradient=gradient, **options

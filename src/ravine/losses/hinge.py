@@ -71,7 +71,7 @@ class CrammerSinger:
         scale: float,
         gradient: Tensor | None,
     ) -> Tensor:
-        from ravine.losses.hinge_cpu import rows_hinge
+        from ravine.losses.kernels.hinge_cpu import rows_hinge
 
         return rows_hinge(scores, target, factor, scale, gradient)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
 
+from ravine.engine.choice import BACKENDS
 from ravine.errors import ArgumentError, ArgumentTypeError
 from ravine.schedules import Schedule
 
@@ -18,9 +19,11 @@ _POSITIVE_OR_NONE: _Test = ("a number > 0, or None", lambda x: x is None or x > 
 _FRACTION: _Test = ("a number in [0, 1)", lambda x: 0 <= x < 1)
 _FLAG: _Test = ("True or False", lambda x: isinstance(x, bool))
 
+_ANY: _Test = ("a finite number", lambda _: True)
+
 BOUNDS: dict[str, _Test] = {
     "lr": ("a number >= 0, or a schedule", lambda x: x >= 0),
-    "betas": ("two numbers in [0, 1)", lambda x: len(x) == 2 and all(0 <= b < 1 for b in x)),
+    "betas": ("numbers in [0, 1)", lambda x: all(0 <= b < 1 for b in x)),
     "beta": _FRACTION,
     "beta1": _FRACTION,
     "beta2": _FRACTION,
@@ -37,6 +40,7 @@ BOUNDS: dict[str, _Test] = {
         "'coupled', 'decoupled' (times lr) or 'independent' (of lr)",
         lambda x: x in ("coupled", "decoupled", "independent"),
     ),
+    "backend": ("one of " + ", ".join(BACKENDS), lambda x: x in BACKENDS),
     "maximize": _FLAG,
     "nesterov": _FLAG,
     "centered": _FLAG,
@@ -54,14 +58,27 @@ def _finite(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def check_bounds(options: Mapping[str, Any], *, where: str) -> None:
-    """Raise an error for the first option whose value cannot be used."""
+def check_bounds(
+    options: Mapping[str, Any],
+    *,
+    where: str,
+    defaults: Mapping[str, Any],
+    free: Collection[str] = (),
+) -> None:
+    """Raise an error for the first option whose value cannot be used.
+
+    Where the default is a tuple, as many values are expected. Names in ``free`` mean something of
+    the rule's own and must only be finite.
+    """
     for name, value in options.items():
         if isinstance(value, Schedule):
             continue
-        expected, test = BOUNDS.get(name, ("a finite number", lambda _: True))
+        expected, test = _ANY if name in free else BOUNDS.get(name, _ANY)
+        count = len(defaults[name]) if isinstance(defaults[name], tuple) else None
+        if count is not None:
+            expected = f"{count} {expected.removeprefix('a finite ')}"
         try:
-            good = test(value) and _finite(value)
+            good = test(value) and _finite(value) and (count is None or len(value) == count)
         except TypeError:
             raise ArgumentTypeError(
                 f"{name} has a value of the wrong type",

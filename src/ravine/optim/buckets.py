@@ -25,6 +25,7 @@ class Bucket(Protocol):
     """What an optimizer asks of a bucket, in this order, at every step."""
 
     members: Sequence[Member]
+    steps: Tensor
     description: str
 
     def gather(self) -> None:
@@ -84,7 +85,13 @@ class CompiledBucket(_Counted):
         self._executor = executor
         self._weights = self.params
         self._weight_addresses = [w.data_ptr() for w in self._weights]
-        self._contiguous = all(w.is_contiguous() for w in self._weights)
+        # Only where every gradient is sure to lie in memory as its weight does.
+        self._contiguous = all(
+            w.is_contiguous()
+            and getattr(w, "grad_dtype", w.dtype) is w.dtype  # None: of any type
+            and (w.grad is None or w.grad.dtype is w.dtype)
+            for w in self._weights
+        )
         self._groups: list[Group] = []
         for member in members:
             if not any(member.group is group for group in self._groups):
@@ -132,9 +139,12 @@ class CompiledBucket(_Counted):
         weights = self._weights
         if [w.data_ptr() for w in weights] != self._weight_addresses:
             raise Stale
-        for group, decided in zip(self._groups, self._decided, strict=True):
-            if self._decisive(group) != decided:
-                raise Stale
+        for k, group in enumerate(self._groups):
+            decided = self._decisive(group)
+            if decided != self._decided[k]:
+                if self._program.specialise(group) is not self._specialised:
+                    raise Stale
+                self._decided[k] = decided
         gradients: list[Any] = [w.grad for w in weights]
         try:
             addresses = [g.data_ptr() for g in gradients]
@@ -198,6 +208,8 @@ class CompiledBucket(_Counted):
             for row, group in enumerate(self._groups):
                 self._launch.set_scalars(row, scalars(runtime_values(group, self._t, norm)))
         self._launch.run()
+        # Autograd then notices where a graph still needs the old weights.
+        torch.autograd.graph.increment_version(self._weights)
 
     def _set_rows_by_step(self, norm: float) -> None:
         """Give weights of the same group and step count a row of scalars."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
+from difflib import get_close_matches
+from operator import is_
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +17,7 @@ from ravine.engine.choice import choose
 from ravine.engine.equation import REQUIRED
 from ravine.engine.norm import squared_norm
 from ravine.engine.program import Program
-from ravine.errors import ArgumentError, ArgumentTypeError, nearest, unknown_option
+from ravine.errors import ArgumentError, ArgumentTypeError, ShapeError, unknown_option
 from ravine.optim import schedule_state
 from ravine.optim.bounds import check_bounds
 from ravine.optim.buckets import (
@@ -28,11 +30,12 @@ from ravine.optim.buckets import (
     executor,
     needed_state,
 )
-from ravine.optim.options import AVERAGE, step_program
+from ravine.optim.options import AVERAGE, OPTIONS, step_program
 from ravine.rules import Rule
 from ravine.schedules import Schedule, as_schedule
 
 _RUNTIME = ("t", "norm")
+_HALF = (torch.bfloat16, torch.float16)
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -114,8 +117,9 @@ class Optimizer(torch.optim.Optimizer):
         if isinstance(param_group, dict):
             where = f"{type(self).__name__}, group {len(self.param_groups)}"
             for option in param_group:
-                close = nearest(option, self.options)
+                # A group may carry notes of its owner's; only a near miss is taken for an error.
                 known = option in self.options or option in ("params", "param_names")
+                close = get_close_matches(option, self.options, n=1, cutoff=0.82)
                 if not known and close and not option.startswith(("initial_", "max_", "swa_")):
                     raise unknown_option(f"{where}:", option, self.options)
             param_group = {**self.defaults, **param_group}
@@ -125,8 +129,10 @@ class Optimizer(torch.optim.Optimizer):
                 param_group["schedule_step"] = 0
                 param_group["lr"] = param_group["schedule"](0)
             check_bounds(
-                {name: param_group[name] for name in self.options if name != "backend"},
+                {name: param_group[name] for name in self.options},
                 where=where,
+                defaults=self.options,
+                free=self.rule.equation.hyperparameters.keys() & OPTIONS,
             )
             if self.rule.check is not None:
                 self.rule.check(param_group)
@@ -192,7 +198,11 @@ class Optimizer(torch.optim.Optimizer):
 
     def _gathered(self) -> list[Bucket]:
         """Return the buckets with this step's gradients taken, made anew where they do not fit."""
-        if self._buckets is not None and all([p.grad is None for p in self._waiting]):  # noqa: C419
+        if (
+            self._buckets is not None
+            and self._is_as_seen()
+            and all([p.grad is None for p in self._waiting])  # noqa: C419
+        ):
             try:
                 for bucket in self._buckets:
                     bucket.gather()
@@ -205,9 +215,22 @@ class Optimizer(torch.optim.Optimizer):
             bucket.gather()
         return buckets
 
+    def _is_as_seen(self) -> bool:
+        """Whether groups and state are those the buckets were made of; people do edit them."""
+        return (
+            self.state is self._seen_state
+            and len(self.state) == self._seen_states
+            and len(self.param_groups) == len(self._seen_params)
+            and all(
+                len(group["params"]) == len(seen) and all(map(is_, group["params"], seen))
+                for group, seen in zip(self.param_groups, self._seen_params, strict=True)
+            )
+        )
+
     def _make_buckets(self) -> None:
+        self._buckets = None
         self._waiting = []
-        self._needs_norm = False
+        self._needs_norm = "norm" in self.rule.equation.hyperparameters
         shared: dict[tuple[Any, ...], list[Member]] = {}
         plans: dict[tuple[Any, ...], tuple[str, Any, str]] = {}
         for group in self.param_groups:
@@ -227,12 +250,11 @@ class Optimizer(torch.optim.Optimizer):
                 )
                 shared.setdefault(key, []).append(member)
                 plans[key] = (choice.executor, specialised, choice.reason)
-        self._buckets = []
+        buckets: list[Bucket] = []
         for key, members in shared.items():
             kind, specialised, reason = plans[key]
-            bucket: Bucket
             if kind == "reference":
-                bucket = ReferenceBucket(self.program, members, f"reference: {reason}")
+                bucket: Bucket = ReferenceBucket(self.program, members, f"reference: {reason}")
             else:
                 description = f"{kind} kernel of {specialised.title}: {reason}"
                 bucket = CompiledBucket(
@@ -240,11 +262,16 @@ class Optimizer(torch.optim.Optimizer):
                 )
             for member, count in zip(members, bucket.steps, strict=True):
                 self.state[member.weight]["step"] = count
-            self._buckets.append(bucket)
+            buckets.append(bucket)
+        self._buckets = buckets
+        self._seen_state, self._seen_states = self.state, len(self.state)
+        self._seen_params = [list(group["params"]) for group in self.param_groups]
 
     def _member(self, group: Group, weight: Tensor) -> Member:
         """Return a weight with its state, making what state is missing."""
         held = self.state[weight]
+        # torch's SGD counts no steps, but its buffer tells that there has been one.
+        steps = held.get("step", 1 if any(value is not None for value in held.values()) else 0)
         names = {name: self.rule.state_names.get(name, name) for name in self.rule.states}
         names[AVERAGE] = AVERAGE
         state = {}
@@ -254,14 +281,25 @@ class Optimizer(torch.optim.Optimizer):
             tensor = held.get(names[name])
             if tensor is None:
                 tensor = self._initial(name, weight)
-            elif tensor.stride() != weight.stride() or tensor.device != weight.device:
-                tensor = torch.empty_like(weight, dtype=tensor.dtype).copy_(tensor)
+            elif tensor.shape != weight.shape:
+                raise ShapeError(
+                    f"the state {names[name]!r} does not fit its weight",
+                    got=f"shape {tuple(tensor.shape)}",
+                    expected=f"shape {tuple(weight.shape)}",
+                    do="delete optimizer.state[weight] where a weight gets another shape",
+                )
+            elif (
+                tensor.stride() != weight.stride()
+                or tensor.device != weight.device
+                or tensor.dtype in _HALF  # torch's own
+            ):
+                dtype = torch.float32 if tensor.dtype in _HALF else tensor.dtype
+                tensor = torch.empty_like(weight, dtype=dtype, requires_grad=False).copy_(tensor)
             held[names[name]] = state[name] = tensor.detach()
-        return Member(weight, group, state, float(held.get("step", 0)))
+        return Member(weight, group, state, float(steps))
 
     def _initial(self, name: str, weight: Tensor) -> Tensor:
-        half = weight.dtype in (torch.bfloat16, torch.float16)
-        dtype = torch.float32 if half else weight.dtype
+        dtype = torch.float32 if weight.dtype in _HALF else weight.dtype
         if name == AVERAGE:
             return weight.detach().to(dtype, copy=True)
         value = self.rule.initial.get(name, 0.0)
@@ -365,7 +403,7 @@ class Optimizer(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict`, or the torch optimizer of the same rule, has returned."""
         groups = [
-            schedule_state.unpacked(saved, current)
+            schedule_state.unpacked(saved, current, state_dict["state"])
             for saved, current in zip(
                 state_dict["param_groups"], self.param_groups, strict=False
             )

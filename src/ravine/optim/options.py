@@ -87,20 +87,42 @@ AVERAGE = "average"
 """The state that holds the averaged weights; it starts as a copy of the weights."""
 
 
+def _stages(rule: Rule | None) -> list[Stage]:
+    of_rule = []
+    if rule is not None:
+        of_rule = [Stage(rule.equation, ("w", "g", *rule.states), ("w", *rule.states))]
+    return [
+        Stage(Equation(clip_by_norm), ("g",), ("g",)),
+        Stage(Equation(clip_by_value), ("g",), ("g",)),
+        Stage(Equation(ascend), ("g",), ("g",)),
+        Stage(Equation(l2_penalty), ("w", "g"), ("g",)),
+        Stage(Equation(l1_penalty), ("w", "g"), ("g",)),
+        Stage(Equation(coupled_decay), ("w", "g"), ("g",)),
+        Stage(Equation(decoupled_decay), ("w",), ("w",)),
+        *of_rule,
+        Stage(Equation(soft_threshold), ("w",), ("w",)),
+        Stage(Equation(average_weights), ("w", AVERAGE), (AVERAGE,)),
+    ]
+
+
+OPTIONS = frozenset(
+    name for stage in _stages(None) for name in stage.equation.hyperparameters
+) - {"lr", "norm"}
+"""The hyperparameters that every optimizer has besides its rule's."""
+
+
 def step_program(rule: Rule) -> Program:
-    """Return the program of one optimizer step with a rule, over the variables w, g and state."""
+    """Return the program of one optimizer step with a rule, over the variables w, g and state.
+
+    A rule that has a hyperparameter of an option's name (``weight_decay``) means it itself: the
+    equations with that option are left out.
+    """
+    own = OPTIONS & rule.equation.hyperparameters.keys()
     return Program(
         [
-            Stage(Equation(clip_by_norm), ("g",), ("g",)),
-            Stage(Equation(clip_by_value), ("g",), ("g",)),
-            Stage(Equation(ascend), ("g",), ("g",)),
-            Stage(Equation(l2_penalty), ("w", "g"), ("g",)),
-            Stage(Equation(l1_penalty), ("w", "g"), ("g",)),
-            Stage(Equation(coupled_decay), ("w", "g"), ("g",)),
-            Stage(Equation(decoupled_decay), ("w",), ("w",)),
-            Stage(rule.equation, ("w", "g", *rule.states), ("w", *rule.states)),
-            Stage(Equation(soft_threshold), ("w",), ("w",)),
-            Stage(Equation(average_weights), ("w", AVERAGE), (AVERAGE,)),
+            stage
+            for stage in _stages(rule)
+            if stage.equation is rule.equation or not own & stage.equation.hyperparameters.keys()
         ],
         private=("g",),
     )

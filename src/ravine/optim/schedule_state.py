@@ -17,15 +17,26 @@ def packed(group: dict[str, Any]) -> dict[str, Any]:
     return {**group, "schedule": repr(schedule), "schedule_state": schedule.state_dict()}
 
 
-def unpacked(saved: dict[str, Any], current: dict[str, Any]) -> dict[str, Any]:
+def unpacked(
+    saved: dict[str, Any], current: dict[str, Any], state: dict[Any, Any]
+) -> dict[str, Any]:
     """Return a saved group with its schedule as an object again.
 
     A schedule of the user's own cannot be made from its text; then the optimizer's present one is
-    kept, if it is written the same.
+    kept, if it is written the same. A group saved without a schedule (by torch) leaves the present
+    one in place, to go on at the steps that its weights have taken.
     """
     text = saved.get("schedule")
     if text is None:
-        return saved
+        if current.get("schedule") is None:
+            return saved
+        steps = [state.get(key, {}).get("step", 0) for key in saved["params"]]
+        present = {
+            "schedule": current["schedule"],
+            "schedule_step": max((int(step) for step in steps), default=0),
+        }
+        # What a torch scheduler has left there is for that scheduler.
+        return {name: value for name, value in saved.items() if name != "initial_lr"} | present
     group = {name: value for name, value in saved.items() if name != "schedule_state"}
     schedule: Schedule
     mine = current.get("schedule")

@@ -54,8 +54,8 @@ class Dropout(nn.Module):
     ``use_reentrant=False``): then the counters of the first pass are used again.
 
     Under ``torch.func`` the mask is that of one call: ``vmap`` over examples gives every example
-    the same mask; over models whose buffers are stacked, each its own. DistributedDataParallel copies
-    buffers from the first process, so that all drop the same places: give it
+    the same mask; over models whose buffers are stacked, each its own. DistributedDataParallel
+    copies buffers from the first process, so that all drop the same places: give it
     ``broadcast_buffers=False`` and call ``set_dropout(model, p, seed=rank)`` after wrapping.
 
     Example:

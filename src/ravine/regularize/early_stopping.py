@@ -17,12 +17,12 @@ from ravine.regularize.dropout import Dropout
 
 Mode = Literal["min", "max", "auto"]
 
-_FALLING = set(
-    ["loss", "error", "err", "mse", "mae", "rmse", "nll", "perplexity", "entropy", "deviance"]
-)
-_RISING = set(
-    ["accuracy", "acc", "f1", "auc", "auroc", "precision", "recall", "r2", "score", "iou", "dice"]
-)
+_FALLING = {
+    "loss", "error", "err", "mse", "mae", "rmse", "nll", "perplexity", "entropy", "deviance",
+}  # fmt: skip
+_RISING = {
+    "accuracy", "acc", "f1", "auc", "auroc", "precision", "recall", "r2", "score", "iou", "dice",
+}  # fmt: skip
 
 
 def direction(metric: str, mode: str, *, where: str = "EarlyStopping") -> Literal["min", "max"]:

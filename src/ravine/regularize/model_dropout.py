@@ -79,7 +79,7 @@ def set_dropout(model: nn.Module, p: float, *, seed: int = 0) -> DropoutChange:
         for name, child in parent._modules.items():
             if type(child) is nn.Dropout and not _hooked(child):
                 if id(child) not in replaced:
-                    replaced[id(child)] = Dropout(p, seed=0).train(child.training)
+                    replaced[id(child)] = _layer(model, p, 0, child.training)
                 parent._modules[name] = replaced[id(child)]
     names: list[str] = []
     for name, module in model.named_modules():
@@ -154,7 +154,7 @@ def insert_dropout(model: nn.Module, p: float, *, seed: int = 0) -> DropoutChang
         weighty = [bool(list(leaf.parameters())) for _, _, leaf, _ in leaves]
         for position, (parent, key, leaf, path) in enumerate(leaves):
             if type(leaf) in _ACTIVATIONS and any(weighty[position + 1 :]):
-                layer = Dropout(p, seed=stream_seed(seed, len(names)))
+                layer = _layer(model, p, stream_seed(seed, len(names)), leaf.training)
                 parent._modules[key] = nn.Sequential(leaf, layer).train(leaf.training)
                 names.append(path)
     if not names:
@@ -165,6 +165,13 @@ def insert_dropout(model: nn.Module, p: float, *, seed: int = 0) -> DropoutChang
             do="put ravine.regularize.Dropout into the model, for instance after each activation",
         )
     return DropoutChange(names, f"dropout p={p:g} inserted after {_listed(names)}")
+
+
+def _layer(model: nn.Module, p: float, seed: int, training: bool) -> Dropout:
+    """Return a layer whose counter lies where the model's weights do."""
+    weight = next(model.parameters(), None)
+    layer = Dropout(p, seed=seed).train(training)
+    return layer if weight is None else layer.to(weight.device)
 
 
 def _leaves(chain: nn.Module, prefix: str) -> Iterator[tuple[nn.Module, str, nn.Module, str]]:

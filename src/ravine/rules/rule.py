@@ -49,6 +49,14 @@ class Rule:
                 f"update rule {self.equation.name!r} has a state called {taken[0]!r}",
                 expected="a name other than w, g and average, which every optimizer has",
             )
+        names = [self.state_names.get(state, state) for state in self.states]
+        clash = sorted({n for n in names if n in ("step", "average") or names.count(n) > 1})
+        if clash:
+            raise EquationError(
+                f"update rule {self.equation.name!r} keeps a state under the name {clash[0]!r}",
+                expected="a name for each state, other than step and average",
+                do="give another in state_names",
+            )
         unknown = sorted({*self.state_names, *self.initial} - set(self.states))
         if unknown:
             raise EquationError(

@@ -10,8 +10,8 @@ import numpy as np
 
 from ravine.engine.intrinsics import read, stack_bytes, write
 from ravine.engine.vector_math import exp_of_negative, log1p
-from ravine.losses.cross_entropy_cpu import LANES
-from ravine.losses.cross_entropy_rows import (
+from ravine.losses.kernels.cross_entropy_cpu import LANES
+from ravine.losses.kernels.cross_entropy_rows import (
     BUFFER,
     LANE,
     class_weight,

@@ -28,9 +28,9 @@ from numba import cfunc
 from numpy import float16, float32, float64, int64, uint16
 
 from ravine.engine.intrinsics import *
-from ravine.losses.cross_entropy_narrow import narrow
-from ravine.losses.cross_entropy_cpu import HEAD
-from ravine.losses.cross_entropy_wide import wide
+from ravine.losses.kernels.cross_entropy_narrow import narrow
+from ravine.losses.kernels.cross_entropy_cpu import HEAD
+from ravine.losses.kernels.cross_entropy_wide import wide
 
 
 @cfunc("void(int64)", cache=True, error_model="numpy", fastmath={{"contract"}})

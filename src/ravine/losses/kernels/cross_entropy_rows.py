@@ -46,7 +46,7 @@ import numba
 import numpy as np
 
 from ravine.engine.intrinsics import read
-from ravine.losses.cross_entropy_cpu import LANES, NARROW
+from ravine.losses.kernels.cross_entropy_cpu import LANES, NARROW
 
 BUFFER = NARROW * LANES * 8  # bytes of a float64 for each class and lane
 LANE = LANES * 8  # bytes of a float64 for each lane

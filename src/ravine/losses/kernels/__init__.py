@@ -1,0 +1,1 @@
+"""Kernels of the losses over a row: loss and gradient in one visit, on the CPU."""

@@ -106,7 +106,7 @@ RULES["AdamW + clip_norm"] = (
     32,
     lambda p: optim.AdamW(p, lr=1e-3, clip_norm=1.0),
     {  # type: ignore[dict-item]
-        "default": lambda p: Clipped(p),
+        "default": Clipped,
         "foreach": lambda p: Clipped(p, foreach=True),
         "fused": lambda p: Clipped(p, fused=True),
     },

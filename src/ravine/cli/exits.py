@@ -28,7 +28,7 @@ def reported() -> Iterator[None]:
     """
     plain = warnings.showwarning
 
-    def show(  # noqa: PLR0917 - the signature that Python gives it
+    def show(
         message: Warning | str,
         category: type[Warning],
         filename: str,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -40,10 +41,17 @@ def print_list(kind: str | None, sources: Sources | None = None) -> None:
     console = Console(file=sys.stdout, highlight=False)
     for heading in KINDS if kind is None else (kind,):
         console.print(Text(heading, style="bold underline"))
+        options = {name: _options(thing) for name, thing in sources[heading].items()}
+        shared = _shared(list(options.values()))
+        if shared:
+            said = f"  each also takes {_written(shared)}"
+            console.print(Text(said, style="dim"), soft_wrap=True)
         for name, thing in sources[heading].items():
             meaning, formula = describe(thing)
+            own = {k: v for k, v in options[name].items() if k not in shared or v != shared[k]}
+            called = f"({_written(own)})" if own else ""
             console.print(
-                Text.assemble("\n  ", (name, "bold cyan"), (_options(thing), "dim")), soft_wrap=True
+                Text.assemble("\n  ", (name, "bold cyan"), (called, "dim")), soft_wrap=True
             )
             console.print(Text(f"    {meaning}"), soft_wrap=True)
             for line in formula:
@@ -92,18 +100,31 @@ def _block(lines: list[str], *, deeper_than: int) -> list[str]:
     return inspect.cleandoc("\n".join(["", *taken])).splitlines() if taken else []
 
 
-def _options(thing: Callable[..., Any]) -> str:
+def _options(thing: Callable[..., Any]) -> dict[str, str]:
+    """Return each option with its default as written, "" where there is none."""
     try:
         parameters = inspect.signature(thing).parameters.values()
     except (TypeError, ValueError):
-        return ""
+        return {}
     # A default is shown as its repr, so no annotation gets in the way of reading.
-    shown = [
-        p.name if p.default is p.empty else f"{p.name}={p.default!r}"
+    return {
+        p.name: "" if p.default is p.empty else repr(p.default)
         for p in parameters
         if p.name not in _FILLED_IN and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    ]
-    return f"({', '.join(shown)})" if shown else ""
+    }
+
+
+def _shared(options: list[dict[str, str]]) -> dict[str, str]:
+    """Return what everything of a kind takes, each with its most common default."""
+    if len(options) < 3:
+        return {}
+    common = [name for name in options[0] if all(name in one for one in options)]
+    usual = {name: Counter(one[name] for one in options).most_common(1)[0] for name in common}
+    return {name: text for name, (text, count) in usual.items() if text and count > 1}
+
+
+def _written(options: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={text}" if text else name for name, text in options.items())
 
 
 def _own() -> Sources:

@@ -72,7 +72,9 @@ def _compiled(program: Program, tensor: torch.Tensor) -> tuple[Literal["cpu", "g
         return kind, missing
     unreadable = _unreadable(program)
     if unreadable:
-        warn_once(f"{unreadable}\nRavine computes it with plain PyTorch operations, which is slower")
+        warn_once(
+            f"{unreadable}\nRavine computes it with plain PyTorch operations, which is slower"
+        )
         return kind, unreadable.splitlines()[0]
     return kind, ""
 
@@ -88,7 +90,7 @@ def _missing(kind: str) -> str:
 def _unreadable(program: Program) -> str:
     for stage in program.stages:
         try:
-            stage.equation.tree
+            stage.equation.tree  # noqa: B018 (parses, or raises)
         except EquationError as error:
             return str(error)
     return ""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import chain
 from typing import Any
 
@@ -51,7 +51,7 @@ def supports(dtype: torch.dtype) -> bool:
     return dtype in STORED_TYPES
 
 
-@lru_cache(maxsize=None)
+@cache
 def _compiled(source: str) -> Kernel:
     function = kernel_cache.load(source, "cpu").kernel
     return Kernel(function, function.address)

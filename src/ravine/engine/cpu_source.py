@@ -68,9 +68,7 @@ def kernel_source(
     polynomials = [name for name in _POLYNOMIALS if f"{name}(" in "".join(equations)]
     imports = f"from ravine.engine.vector_math import {', '.join(polynomials)}\n"
     parts = [
-        _HEADER.format(
-            title=program.title, number=number, imports=imports if polynomials else ""
-        )
+        _HEADER.format(title=program.title, number=number, imports=imports if polynomials else "")
     ]
     parts += equations
     if totals:
@@ -79,13 +77,13 @@ def kernel_source(
     return "\n\n".join(parts) + "\n"
 
 
-_SUMMATION = '''@njit(error_model="numpy", fastmath={"contract", "reassoc"})
+_SUMMATION = """@njit(error_model="numpy", fastmath={"contract", "reassoc"})
 def total_of(values, count):
     total = float64(0)
     for i in range(count):
         total += float64(values[i])
     return total
-'''
+"""
 
 
 def _equation(index: int, program: Specialised) -> str:

@@ -11,7 +11,7 @@ terms named here leave less than half a unit of float32. ``x != x`` asks for NaN
 """
 
 # mypy: ignore-errors
-# ruff: noqa: PLR0124, SIM108
+# ruff: noqa: SIM108
 from __future__ import annotations
 
 import triton

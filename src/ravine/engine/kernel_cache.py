@@ -14,7 +14,7 @@ import re
 import sys
 import tempfile
 import threading
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
 
@@ -39,17 +39,8 @@ def directory() -> Path:
 
 _lock = threading.RLock()
 
-_COMPILED_IN = ("cpu_functions.py", "intrinsics.py", "lanes.py", "vector_math.py")
-"""Files whose code becomes part of a CPU kernel; Numba does not notice when they change."""
 
-
-@lru_cache(maxsize=1)
-def _toolchain() -> bytes:
-    here = Path(__file__).parent
-    return hashlib.sha256(b"".join((here / name).read_bytes() for name in _COMPILED_IN)).digest()
-
-
-@lru_cache(maxsize=None)
+@cache
 def _support(package: str) -> str:
     """Return a digest of the files beside a module that a kernel imports.
 
@@ -70,8 +61,7 @@ def load(source: str, kind: str) -> ModuleType:
     """
     imported = sorted(set(re.findall(r"^from (ravine[\w.]*) import", source, re.MULTILINE)))
     source += "".join(f"# {name}: {_support(name)}\n" for name in imported)
-    toolchain = _toolchain() if kind == "cpu" else b""
-    digest = hashlib.sha256(source.encode() + toolchain).hexdigest()[:20]
+    digest = hashlib.sha256(source.encode()).hexdigest()[:20]
     name = f"ravine_{kind}_{digest}"
     with _lock:  # two threads may ask for the same kernel at once
         return sys.modules[name] if name in sys.modules else _made(name, source)

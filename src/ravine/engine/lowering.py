@@ -67,9 +67,7 @@ class _Lowering:
         self.prefix = prefix
         self.tensors = set(equation.tensors)
         self.scalar_names = set(equation.hyperparameters)
-        self.static = {
-            name: value for name, value in values.items() if name not in RUNTIME
-        } | HOST
+        self.static = {name: value for name, value in values.items() if name not in RUNTIME} | HOST
         self.constants = {
             name: _plain(value)
             for name, value in equation.names.items()
@@ -233,9 +231,7 @@ class _Lowering:
             def visit_Call(self, call: ast.Call) -> ast.AST:
                 name = equation.called(call)
                 arguments = [self.visit(a) for a in call.args]
-                return ast.copy_location(
-                    ast.Call(ast.Name(name, ast.Load()), arguments, []), call
-                )
+                return ast.copy_location(ast.Call(ast.Name(name, ast.Load()), arguments, []), call)
 
             def visit_BinOp(self, operation: ast.BinOp) -> ast.AST:
                 # Python raises where the tensors' arithmetic gives infinity or NaN.

@@ -25,9 +25,7 @@ def _product(builder: Any, word: Any, factor: int) -> tuple[Any, Any]:
 
 
 @intrinsic
-def philox4x32(  # noqa: PLR0917 (Numba passes scalars one by one)
-    typing_context: Any, c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any
-) -> Any:
+def philox4x32(typing_context: Any, c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
     """Return the four words (int32, the same bits) of a counter of four words and a key of two."""
     if not all(isinstance(word, types.Integer) for word in (c0, c1, c2, c3, k0, k1)):
         return None

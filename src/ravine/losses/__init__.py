@@ -49,7 +49,7 @@ LOSSES: dict[str, type[LossModule]] = {
 
 globals().update(FUNCTIONS)
 globals().update(_MODULES)
-__all__ += [*FUNCTIONS, *_MODULES]  # noqa: PLE0605
+__all__ += [*FUNCTIONS, *_MODULES]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:

@@ -17,8 +17,8 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 }
 """Every built-in optimizer by its class name."""
 
-__all__ = ["OPTIMIZERS", "Optimizer", "update_rule"]  # noqa: PLE0604
-__all__ += list(OPTIMIZERS)  # noqa: PLE0605
+__all__ = ["OPTIMIZERS", "Optimizer", "update_rule"]
+__all__ += list(OPTIMIZERS)
 
 globals().update(OPTIMIZERS)
 

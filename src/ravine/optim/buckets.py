@@ -17,7 +17,7 @@ from ravine.engine.reference import evaluate
 Group = dict[str, Any]
 
 
-class Stale(Exception):
+class Stale(Exception):  # noqa: N818 (a signal, not a failure)
     """The weights or hyperparameters are not those that a bucket was made for."""
 
 
@@ -41,7 +41,9 @@ class Bucket(Protocol):
 class Member:
     """A weight with its group, its state (by the program's variable names) and its steps taken."""
 
-    def __init__(self, weight: Tensor, group: Group, state: dict[str, Tensor], steps: float) -> None:
+    def __init__(
+        self, weight: Tensor, group: Group, state: dict[str, Tensor], steps: float
+    ) -> None:
         self.weight = weight
         self.group = group
         self.state = state
@@ -132,7 +134,7 @@ class CompiledBucket(_Counted):
 
     def _set_uniform(self) -> None:
         """Note the one step count that all weights share, or None."""
-        counts = {member_steps for member_steps in self._steps.tolist()}
+        counts = set(self._steps.tolist())
         self._t = counts.pop() if len(counts) == 1 else None
 
     def gather(self) -> None:
@@ -269,7 +271,11 @@ def needed_state(program: Program, group: Mapping[str, Any]) -> set[str]:
     try:
         return set(program.specialise(group).variables) - {"w", "g"}
     except EquationError:  # an equation that only the reference can run: keep all it names
-        return set(program.variables) - {"w", "g"} - ({"average"} if group["average"] is None else set())
+        return (
+            set(program.variables)
+            - {"w", "g"}
+            - ({"average"} if group["average"] is None else set())
+        )
 
 
 EXECUTORS: dict[str, Any] = {"cpu": cpu}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from operator import is_
 from typing import Any, ClassVar
@@ -75,10 +75,9 @@ class Optimizer(torch.optim.Optimizer):
         if rule is not None:
             cls.rule = rule
             cls.program = step_program(rule)
+            hyperparameters = {**rule.equation.hyperparameters, **cls.program.hyperparameters}
             cls.options = {
-                name: default
-                for name, default in cls.program.hyperparameters.items()
-                if name not in _RUNTIME
+                name: default for name, default in hyperparameters.items() if name not in _RUNTIME
             } | {"backend": "auto", **rule.defaults}
 
     def __init__(self, params: Any, lr: Any = REQUIRED, **options: Any) -> None:
@@ -245,9 +244,8 @@ class Optimizer(torch.optim.Optimizer):
                 specialised = None
                 if choice.executor != "reference":
                     specialised = self.program.specialise(group)
-                key = (choice, id(specialised), weight.device, weight.dtype) + tuple(
-                    tensor.dtype for tensor in member.state.values()
-                )
+                types = (tensor.dtype for tensor in member.state.values())
+                key = (choice, id(specialised), weight.device, weight.dtype, *types)
                 shared.setdefault(key, []).append(member)
                 plans[key] = (choice.executor, specialised, choice.reason)
         buckets: list[Bucket] = []
@@ -404,9 +402,7 @@ class Optimizer(torch.optim.Optimizer):
         """Load what `state_dict`, or the torch optimizer of the same rule, has returned."""
         groups = [
             schedule_state.unpacked(saved, current, state_dict["state"])
-            for saved, current in zip(
-                state_dict["param_groups"], self.param_groups, strict=False
-            )
+            for saved, current in zip(state_dict["param_groups"], self.param_groups, strict=False)
         ]
         groups += state_dict["param_groups"][len(groups) :]
         super().load_state_dict({**state_dict, "param_groups": groups})
@@ -449,5 +445,3 @@ def _count(number: int) -> str:
         if number >= size:
             return f"{number / size:.3g}{unit}"
     return str(number)
-
-

@@ -105,9 +105,10 @@ def _stages(rule: Rule | None) -> list[Stage]:
     ]
 
 
-OPTIONS = frozenset(
-    name for stage in _stages(None) for name in stage.equation.hyperparameters
-) - {"lr", "norm"}
+OPTIONS = frozenset(name for stage in _stages(None) for name in stage.equation.hyperparameters) - {
+    "lr",
+    "norm",
+}
 """The hyperparameters that every optimizer has besides its rule's."""
 
 

@@ -85,8 +85,6 @@ def rule(
 
     def decorate(function: Callable[..., Any]) -> Rule:
         equation = Equation(function)
-        return Rule(
-            name, equation, state_names or {}, initial or {}, check=check, doc=equation.doc
-        )
+        return Rule(name, equation, state_names or {}, initial or {}, check=check, doc=equation.doc)
 
     return decorate

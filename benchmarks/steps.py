@@ -125,7 +125,7 @@ def main() -> None:
     quick = arguments(__doc__ or "").quick
     limits = [stream_limit()]
     rows = []
-    line("", "ours us", "best peer us", "peer", "ratio", "share of limit")
+    line("", "ours us", "best peer us", "peer", "ratio", "GB/s")
     for model, shapes in MODELS.items():
         count = sum(torch.Size(shape).numel() for shape in shapes)
         for rule, (bytes_each, ours, peers) in RULES.items():
@@ -134,7 +134,6 @@ def main() -> None:
             times = interleaved(cases, seconds=0.6 if quick else 6.0)
             best = min(peers, key=lambda name: times[name])
             ratio = times[best] / times["ours"]
-            share = count * bytes_each / limits[0] / times["ours"]
             rows.append(
                 {
                     "model": model,
@@ -142,7 +141,7 @@ def main() -> None:
                     "microseconds": {name: round(t * 1e6, 2) for name, t in times.items()},
                     "best_peer": best,
                     "ratio": round(ratio, 3),
-                    "share_of_limit": round(share, 3),
+                    "bytes": count * bytes_each,
                 }
             )
             line(
@@ -151,10 +150,13 @@ def main() -> None:
                 f"{times[best] * 1e6:.1f}",
                 best,
                 f"{ratio:.2f}",
-                f"{share:.2f}",
+                f"{count * bytes_each / times['ours'] / 1e9:.1f}",
             )
-    limits.append(stream_limit())
-    print(f"stream limit before and after: {limits[0] / 1e9:.1f}, {limits[1] / 1e9:.1f} GB/s")
+        limits.append(stream_limit())
+    for row in rows:
+        seconds = row["microseconds"]["ours"] * 1e-6
+        row["share_of_limit"] = round(row["bytes"] / seconds / max(limits), 3)
+    print("stream limit, GB/s: " + ", ".join(f"{limit / 1e9:.1f}" for limit in limits))
     if not quick:
         result = {"stream_limit_bytes_per_second": limits, "rows": rows}
         print(save("steps", result, "python benchmarks/steps.py"))

@@ -79,7 +79,7 @@ def train(
     *,
     batch_size: int | str | None = None,
     epochs: int | None = None,
-    regularize: Sequence[str] = (),
+    regularize: Sequence[str] | None = None,
     seed: int = 0,
     device: str = "auto",
     run_dir: Path | None = None,
@@ -97,7 +97,7 @@ def train(
         "loss": loss,
         "batch_size": batch_size,
         "epochs": epochs,
-        "regularize": list(regularize),
+        "regularize": list(regularize or ()),
         "seed": seed,
         "device": device,
     }

@@ -32,7 +32,9 @@ class Row:
         return f"{self.rule}-{shown or 'plain'}".replace(" ", "")
 
 
-def same(rule: str, *, oracle: str = "", theirs: dict[str, Any] | None = None, **options: Any) -> Row:
+def same(
+    rule: str, *, oracle: str = "", theirs: dict[str, Any] | None = None, **options: Any
+) -> Row:
     """Return a row whose oracle is the torch optimizer of the same name and options."""
     torch_class = getattr(torch.optim, oracle or rule)
     torch_options = options if theirs is None else theirs

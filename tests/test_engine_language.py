@@ -125,14 +125,14 @@ def arithmetic(w, g, *, t, lr, a, pair):
     k = a
     k += 1
     k **= 2
-    pass  # noqa: PIE790
+    pass
     return (
         u, v, d, e,
         w + g - w * g / 3 + 1_000_003 * w,
         w**2, w**3, w**4, w**2.0, (abs(w) + 1) ** 0.5, (abs(w) + 1) ** 3.7, (abs(w) + 1) ** -1,
         w**0, w**1, (abs(w) + 1) ** a, (abs(w) + 0.5) ** g, w**-2,
         b1**t * w, (1 - b2**t) * g, pair[0] * w + pair[1], k * g,
-        HALF * w, COUNT * g, ROOT * w, SMALL * g, w**COUNTED, w / ROOT,
+        HALF * w, COUNT * g, ROOT * w, w**COUNTED, w / ROOT,
         w * math.pi, g * math.e, minimum(w, LIMIT), maximum(w, -math.inf),
         w * (2 if a > 0.5 else 3), (w if a > 0.5 else g), 0.0 * w + 5, lr + 0 * w,
     )  # fmt: skip
@@ -140,6 +140,15 @@ def arithmetic(w, g, *, t, lr, a, pair):
 
 def test_arithmetic():
     agree(arithmetic, two())
+
+
+def numpy_numbers(w, g):
+    return SMALL * g, w**COUNTED, w / ROOT, where(w > SMALL, w, g)
+
+
+def test_numpy_numbers_of_the_module():
+    # NumPy itself would compute in float32 with the first of them.
+    agree(numpy_numbers, two(), python=False)
 
 
 def functions(w, g, *, lr, t):
@@ -189,8 +198,6 @@ def conditions(w, g, *, t, lr, a):
 def test_conditions():
     # ~True is -2 in Python: the reference is the oracle here.
     agree(conditions, two(), python=False)
-
-
 
 
 def early(w, g, *, lr, a, flag):
@@ -267,15 +274,35 @@ def test_functions_on_python_numbers_equal_those_on_tensors(name):
     special = [math.nan, math.inf, -math.inf, 0.0, 1.0, -1.0, 0.3, -2.5, 800.0, -800.0]
     function = FUNCTIONS[name]
     for x in special:
-        arguments = {"where": (x > 0, x, 1.0), "maximum": (x, 0.5), "minimum": (0.5, x)}.get(name, (x,))
-        tensors = [torch.tensor(a, dtype=torch.bool if a is True or a is False else torch.float64) for a in arguments]
+        arguments = {"where": (x > 0, x, 1.0), "maximum": (x, 0.5), "minimum": (0.5, x)}.get(
+            name, (x,)
+        )
+        tensors = [
+            torch.tensor(a, dtype=torch.bool if isinstance(a, bool) else torch.float64)
+            for a in arguments
+        ]
         got = torch.tensor(float(function(*arguments)), dtype=torch.float64)
         torch.testing.assert_close(got, function(*tensors), equal_nan=True, rtol=1e-14, atol=1e-300)
 
 
 # -- drawn from the grammar -----------------------------------------------------------------------
 
-ATOMS = ["w", "g", "lr", "a", "t", "HALF", "COUNT", "2", "3.0", "0.1", "-1", "1e-3", "pair[0]", "math.pi"]
+ATOMS = [
+    "w",
+    "g",
+    "lr",
+    "a",
+    "t",
+    "HALF",
+    "COUNT",
+    "2",
+    "3.0",
+    "0.1",
+    "-1",
+    "1e-3",
+    "pair[0]",
+    "math.pi",
+]
 
 
 def _combined(inner):
@@ -284,7 +311,9 @@ def _combined(inner):
         st.builds("({0[0]} {1} {0[1]})".format, pairs, st.sampled_from("+-*")),
         st.builds("({0[0]} / (abs({0[1]}) + 0.5))".format, pairs),
         st.builds("({0})**{1}".format, inner, st.sampled_from(["2", "3", "4", "2.0", "1"])),
-        st.builds("(abs({0}) + 0.5)**{1}".format, inner, st.sampled_from(["0.5", "-1", "a", "1.5"])),
+        st.builds(
+            "(abs({0}) + 0.5)**{1}".format, inner, st.sampled_from(["0.5", "-1", "a", "1.5"])
+        ),
         st.builds("-{0}".format, inner),
         st.builds("{1}({0})".format, inner, st.sampled_from(["tanh", "sigmoid", "abs"])),
         st.builds("sqrt(abs({0}))".format, inner),
@@ -292,8 +321,8 @@ def _combined(inner):
         st.builds("exp(-abs({0}))".format, inner),
         st.builds("{1}({0[0]}, {0[1]})".format, pairs, st.sampled_from(["max", "minimum"])),
         st.builds(
-            "where(({0[0]} {1} {0[1]}) {2} (w > HALF), {0[0]}, {0[1]})".format,
-            pairs,
+            "where(({0[0]} {1} {0[1]}) {2} (w > HALF), {0[1]}, w)".format,
+            st.tuples(st.sampled_from(ATOMS), inner),
             st.sampled_from(["<", ">=", "!="]),
             st.sampled_from("&|"),
         ),
@@ -301,17 +330,17 @@ def _combined(inner):
     )
 
 
-EXPRESSIONS = st.recursive(st.sampled_from(ATOMS), _combined, max_leaves=9)
+EXPRESSIONS = st.recursive(st.sampled_from(ATOMS), _combined, max_leaves=6)
 
 
 @settings(
-    max_examples=5,
+    max_examples=4,
     derandomize=True,
     deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-@given(st.lists(EXPRESSIONS, min_size=25, max_size=25))
+@given(st.lists(EXPRESSIONS, min_size=12, max_size=12))
 def test_expressions_drawn_from_the_grammar(tmp_path_factory, expressions):
     folder = tmp_path_factory.mktemp("drawn")
     text = "def drawn(w, g, *, t, lr, a, pair):\n    return (\n"

@@ -58,7 +58,9 @@ def set_gradients(ours, values):
 
 
 def copies(values):
-    return [torch.nn.Parameter(w.detach().clone(memory_format=torch.preserve_format)) for w in values]
+    return [
+        torch.nn.Parameter(w.detach().clone(memory_format=torch.preserve_format)) for w in values
+    ]
 
 
 def views(values):
@@ -75,7 +77,11 @@ def views(values):
 def assert_close(got, want, rtol, atol, note):
     for k, (a, b) in enumerate(zip(got, want, strict=True)):
         torch.testing.assert_close(
-            a.detach(), b.detach(), rtol=rtol, atol=atol, msg=lambda m, k=k: f"{note}, weight {k}: {m}"
+            a.detach(),
+            b.detach(),
+            rtol=rtol,
+            atol=atol,
+            msg=lambda m, k=k: f"{note}, weight {k}: {m}",
         )
 
 
@@ -178,9 +184,7 @@ def test_sgd_with_dampening_equal_to_momentum_is_the_textbook_rule_after_its_fir
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize(
-    "row", [SHARED[3], SHARED[4], SHARED[-5], SHARED[-1]], ids=str
-)
+@pytest.mark.parametrize("row", [SHARED[3], SHARED[4], SHARED[-5], SHARED[-1]], ids=str)
 def test_non_finite_gradients_do_what_they_do_in_torch(row, bad):
     ours = [torch.nn.Parameter(torch.randn(4, dtype=torch.float64)) for _ in range(2)]
     theirs = copies(ours)

@@ -112,7 +112,7 @@ def build_app(*, train: Train | None = None, sources: Sources | None = None) -> 
                 "--optimizer",
                 "-o",
                 metavar="EXPR",
-                help="Such as adam(lr=1e-3). Default: the task's.",
+                help="Such as sgd(lr=0.1). Default: the task's, else adam(lr=1e-3).",
             ),
         ] = None,
         loss: Annotated[
@@ -124,13 +124,19 @@ def build_app(*, train: Train | None = None, sources: Sources | None = None) -> 
         regularize: Annotated[
             list[str] | None,
             typer.Option(
-                "--regularize", "-r", metavar="EXPR", help="Such as dropout(0.1). May be repeated."
+                "--regularize",
+                "-r",
+                metavar="EXPR",
+                help="Such as dropout(0.1), or none. May be repeated. Default: the task's.",
             ),
         ] = None,
         batch_size: Annotated[
             str | None,
             typer.Option(
-                "--batch-size", "-b", metavar="N|all", help="Rows a step. Default: the task's."
+                "--batch-size",
+                "-b",
+                metavar="N|all",
+                help="Rows a step. Default: the task's, else 64.",
             ),
         ] = None,
         epochs: Annotated[
@@ -140,7 +146,7 @@ def build_app(*, train: Train | None = None, sources: Sources | None = None) -> 
                 "-e",
                 metavar="N",
                 min=1,
-                help="Passes over the data. Default: the task's.",
+                help="Passes over the data. Default: the task's, else 20.",
             ),
         ] = None,
         seed: Annotated[
@@ -172,7 +178,7 @@ def build_app(*, train: Train | None = None, sources: Sources | None = None) -> 
                 task,
                 optimizer=optimizer,
                 loss=loss,
-                regularize=tuple(regularize or ()),
+                regularize=regularize or None,
                 batch_size=_batch_size(batch_size),
                 epochs=epochs,
                 seed=seed,

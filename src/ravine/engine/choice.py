@@ -37,6 +37,8 @@ def choose(program: Program, tensor: torch.Tensor, backend: str = "auto") -> Cho
     if backend == "reference":
         return Choice("reference", "asked for by backend='reference'")
     kind, obstacle = _compiled(program, tensor)
+    if not obstacle and backend not in ("auto", kind):
+        obstacle = f"a tensor on the device {tensor.device}"
     if not obstacle:
         return Choice(kind, _CHOSEN[kind])
     if backend != "auto":

@@ -29,8 +29,11 @@ from ravine.engine.cpu_pool import Kernel
 from ravine.engine.cpu_source import STORED_TYPES, kernel_source
 from ravine.engine.program import Specialised
 
-CHUNK = 32_768
-"""Elements of a chunk: small enough to share evenly, large enough that taking one costs nothing."""
+SMALLEST_CHUNK, LARGEST_CHUNK = 32_768, 524_288
+"""Elements of a chunk: small enough to share evenly, large enough for the processor to stream.
+
+42M weights with Adam, two cores: 13.4 ms in chunks of 32k, 12.4 of 128k, 12.1 of 512k.
+"""
 
 PARALLEL_FROM = 65_536
 """Elements from which on several threads pay for their start-up."""
@@ -106,17 +109,19 @@ class Launch:
 
     def select(self, tensors: Sequence[int]) -> None:
         """Work on these tensors only, until the next selection."""
+        self.elements = sum(self.sizes[tensor] for tensor in tensors)
+        # By the amount of work alone, so that totals are the same on any number of threads.
+        chunk = min(max(SMALLEST_CHUNK, self.elements // 64 // 1024 * 1024), LARGEST_CHUNK)
         table = [
-            (tensor, start, min(CHUNK, self.sizes[tensor] - start))
+            (tensor, start, min(chunk, self.sizes[tensor] - start))
             for tensor in tensors
-            for start in range(0, self.sizes[tensor], CHUNK)
+            for start in range(0, self.sizes[tensor], chunk)
         ]
         self._chunks = (ctypes.c_int64 * max(1, 3 * len(table)))(*chain.from_iterable(table))
         self._sums = (ctypes.c_double * max(1, self._totals * len(table)))()
         self._head[1] = len(table)
         self._head[2] = ctypes.addressof(self._chunks)
         self._head[7] = ctypes.addressof(self._sums)
-        self.elements = sum(self.sizes[tensor] for tensor in tensors)
         parallel = self.elements >= PARALLEL_FROM and len(table) > 1
         self._run = self._kernel.parallel if parallel else self._kernel.serial
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ast
 import builtins
+import dis
 import inspect
+import opcode
 import textwrap
 import types
 from collections.abc import Callable
@@ -153,11 +155,25 @@ class Equation:
                     scope[name] = FUNCTIONS[CANONICAL[value]]
                 except (KeyError, TypeError):
                     continue
-        code = self.function.__code__
+        code = _out_of_place(self.function.__code__)
         cells = tuple(types.CellType(scope[name]) for name in code.co_freevars)
         rebound = types.FunctionType(code, scope, self.name, None, cells or None)
         rebound.__kwdefaults__ = self.function.__kwdefaults__
         return rebound
+
+
+def _out_of_place(code: types.CodeType) -> types.CodeType:
+    """Return the code with ``u += x`` meaning ``u = u + x``, also where u is a tensor.
+
+    On numbers the two are the same; on tensors the first would change a weight, a gradient, or
+    whatever else has the name u been given to.
+    """
+    changed = bytearray(code.co_code)
+    first = next(k for k, (_, symbol) in enumerate(opcode._nb_ops) if symbol == "+=")
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "BINARY_OP" and first <= (instruction.arg or 0) < 2 * first:
+            changed[instruction.offset + 1] = (instruction.arg or 0) - first
+    return code.replace(co_code=bytes(changed))
 
 
 class _Bound:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ravine.errors import ArgumentError, ArgumentTypeError, ShapeError
+from ravine.errors import ArgumentError, ArgumentTypeError, ShapeError, nearest
 
 Reduction = Literal["mean", "sum", "none"]
 REDUCTIONS = ("mean", "sum", "none")
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def check_reduction(name: str, reduction: str, normalizer: float | Tensor | None) -> None:
     """Raise unless the reduction is known and the normalizer goes with it."""
     if reduction not in REDUCTIONS:
         raise ArgumentError(
-            f"{name}: unknown reduction {reduction!r}", expected="one of " + ", ".join(REDUCTIONS)
+            f"{name}: unknown reduction {reduction!r}",
+            expected="one of " + ", ".join(REDUCTIONS),
+            do=nearest(reduction, REDUCTIONS) if isinstance(reduction, str) else "",
         )
     if normalizer is None:
         return
@@ -25,8 +29,17 @@ def check_reduction(name: str, reduction: str, normalizer: float | Tensor | None
         raise ArgumentError(
             f"{name}: normalizer goes with reduction='mean' only", got=f"reduction={reduction!r}"
         )
-    if not float(normalizer) > 0:
-        raise ArgumentError(f"{name}: normalizer must be > 0", got=repr(normalizer))
+    if isinstance(normalizer, Tensor):
+        if normalizer.numel() != 1:
+            raise ShapeError(
+                f"{name}: normalizer must be one number", got=f"shape {tuple(normalizer.shape)}"
+            )
+        if not readable(normalizer):
+            return
+    elif not isinstance(normalizer, (int, float)):
+        raise ArgumentTypeError(f"{name}: normalizer is no number", got=type(normalizer).__name__)
+    if not 0 < float(normalizer) < math.inf:
+        raise ArgumentError(f"{name}: normalizer must be finite and > 0", got=repr(normalizer))
 
 
 def check_input(name: str, input: Tensor) -> None:
@@ -35,10 +48,11 @@ def check_input(name: str, input: Tensor) -> None:
         raise ArgumentTypeError(
             f"{name}: the input is no tensor", got=type(input).__name__, expected="a tensor"
         )
-    if not input.is_floating_point():
+    if input.dtype not in FLOATS:
         raise ArgumentTypeError(
-            f"{name}: the input is not of a float type",
+            f"{name}: the input is not of a float type that losses are computed of",
             got=str(input.dtype),
+            expected="float32, float64, bfloat16 or float16",
             do="call input.float()",
         )
 
@@ -52,12 +66,29 @@ def check_not_empty(name: str, count: int, reduction: str, normalizer: object) -
         )
 
 
-def check_same_shape(name: str, input: Tensor, target: Tensor) -> None:
-    """Raise where broadcasting would silently compare every input with every target."""
+def check_is_tensor(name: str, target: object) -> None:
+    """Raise unless the target is a tensor."""
     if not isinstance(target, Tensor):
         raise ArgumentTypeError(
             f"{name}: the target is no tensor", got=type(target).__name__, expected="a tensor"
         )
+
+
+def check_device(name: str, what: str, tensor: Tensor, input: Tensor) -> None:
+    """Raise unless a tensor is where the input is."""
+    if tensor.device != input.device:
+        raise ArgumentError(
+            f"{name}: input and {what} are on different devices",
+            got=f"input on {input.device}, {what} on {tensor.device}",
+            do=f"move the {what} with .to(input.device)",
+        )
+
+
+def check_same_shape(name: str, input: Tensor, target: Tensor) -> None:
+    """Raise where broadcasting would silently compare every input with every target."""
+    check_is_tensor(name, target)
+    if target.is_complex():
+        raise ArgumentTypeError(f"{name}: the target cannot be complex", got=str(target.dtype))
     if input.shape != target.shape:
         hint = "make the shapes equal"
         if input.squeeze().shape == target.squeeze().shape:
@@ -68,21 +99,17 @@ def check_same_shape(name: str, input: Tensor, target: Tensor) -> None:
             expected="the same shape; nothing is broadcast",
             do=hint,
         )
-    if input.device != target.device:
-        raise ArgumentError(
-            f"{name}: input and target are on different devices",
-            got=f"input on {input.device}, target on {target.device}",
-        )
+    check_device(name, "target", target, input)
 
 
-def check_weight(name: str, weight: Tensor, shape: torch.Size) -> Tensor:
+def check_weight(name: str, weight: Tensor, shape: torch.Size, input: Tensor) -> Tensor:
     """Return sample weights in the form of ``shape``: one for each element, or for each row.
 
     Raises:
         ShapeError: the weight's shape is not the beginning of ``shape``.
-        ArgumentError: a weight is negative, NaN or infinite.
+        ArgumentError: a weight is negative, NaN or infinite, or on another device.
     """
-    if not isinstance(weight, Tensor) or not weight.is_floating_point():
+    if not isinstance(weight, Tensor) or weight.dtype not in FLOATS:
         got = str(weight.dtype) if isinstance(weight, Tensor) else type(weight).__name__
         raise ArgumentTypeError(f"{name}: weight must be a float tensor", got=got)
     if weight.shape != shape[: weight.ndim]:
@@ -91,16 +118,26 @@ def check_weight(name: str, weight: Tensor, shape: torch.Size) -> Tensor:
             got=f"weight {tuple(weight.shape)}",
             expected=f"{tuple(shape)}, or its first dimensions (one weight a row)",
         )
+    check_device(name, "weight", weight, input)
     values = weight.detach()
-    if values.numel() and not bool((values.min() >= 0) & torch.isfinite(values.sum())):
-        wrong = (~(torch.isfinite(values) & (values >= 0))).nonzero()
-        where = tuple(wrong[0].tolist()) if len(wrong) else "the sum"
-        raise ArgumentError(
-            f"{name}: sample weights must be finite and >= 0",
-            where=f"weight at {where}",
-            got=str(float(values[wrong[0].unbind()])) if len(wrong) else "an infinite sum",
-        )
+    if readable(weight) and values.numel():
+        low, high = values.aminmax()  # NaN if any is NaN
+        if not (float(low) >= 0 and float(high) < math.inf):
+            wrong = (~(torch.isfinite(values) & (values >= 0))).nonzero()[0]
+            raise ArgumentError(
+                f"{name}: sample weights must be finite and >= 0",
+                where=f"weight at {tuple(wrong.tolist())}",
+                got=str(float(values[wrong.unbind()])),
+            )
     return weight.reshape(weight.shape + (1,) * (len(shape) - weight.ndim)).expand(shape)
+
+
+def needs_gradient(*tensors: Any) -> bool:
+    """Whether any of them is a tensor that a gradient is wanted for."""
+    for t in tensors:  # noqa: SIM110 (any() of a generator takes a microsecond more)
+        if t is not None and isinstance(t, Tensor) and t.requires_grad:
+            return True
+    return False
 
 
 def plain_only(*tensors: Tensor | None) -> bool:
@@ -111,4 +148,24 @@ def plain_only(*tensors: Tensor | None) -> bool:
         return True
     if torch.autograd.forward_ad._current_level >= 0:
         return True
-    return any(t is not None and type(t) not in (Tensor, torch.nn.Parameter) for t in tensors)
+    for t in tensors:  # noqa: SIM110 (any() of a generator takes a microsecond more)
+        if t is not None and type(t) is not Tensor and type(t) is not torch.nn.Parameter:
+            return True
+    return False
+
+
+def is_batched(tensor: Tensor) -> bool:
+    """Whether a gradient stands for many at once, as in a vectorised Jacobian."""
+    functorch = torch._C._functorch
+    return functorch.is_batchedtensor(tensor) or functorch.is_legacy_batchedtensor(tensor)
+
+
+def readable(*tensors: Tensor) -> bool:
+    """Whether values can be looked at: not while compiling, under vmap, or where there are none."""
+    if torch.compiler.is_compiling():
+        return False
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        stack = torch._C._functorch.get_interpreter_stack() or []
+        if any(level.key() == torch._C._functorch.TransformType.Vmap for level in stack):
+            return False
+    return not any(t.device.type == "meta" or hasattr(t, "fake_mode") for t in tensors)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ravine.engine.functions import exp, log1p, maximum, sigmoid, where
+from ravine.engine.functions import exp, log1p, sigmoid, where
 from ravine.losses.loss import elementwise_loss
 
 
@@ -31,9 +31,13 @@ def binary_cross_entropy(x, y):
 
     Source: Cox 1958; Bishop 2006, equation 4.90.
     """
-    tail = log1p(exp(-abs(x)))
-    positive = maximum(-x, 0.0) + tail
-    negative = maximum(x, 0.0) + tail
-    value = where(y == 0, 0.0, y * positive) + where(y == 1, 0.0, (1 - y) * negative)
+    # Branches, not abs and maximum: their derivative at logit 0 would be wrong, and every derivative
+    # of a branch is right.
+    tail = log1p(exp(where(x > 0, -x, x)))
+    positive = where(x > 0, 0.0, -x) + tail
+    negative = where(x > 0, x, 0.0) + tail
+    # Nothing of an infinite loss is nothing; nothing of a finite one keeps its derivative by y.
+    value = where((y == 0) & (x - x != 0), 0.0, y * positive)
+    value = value + where((y == 1) & (x - x != 0), 0.0, (1 - y) * negative)
     slope = (1 - y) * sigmoid(x) - y * sigmoid(-x)
     return value, slope

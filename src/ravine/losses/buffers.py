@@ -7,6 +7,7 @@ serve again. A buffer is handed out anew only when nothing else refers to its st
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import torch
@@ -16,24 +17,41 @@ SMALLEST = 1 << 20
 """Bytes from which a buffer is worth keeping; smaller ones the allocator keeps by itself."""
 
 KEPT = 4
-"""How many buffers are kept at most."""
+"""How many buffers are kept at most; the longest unused one goes first."""
 
 _lock = threading.Lock()
-_kept: list[tuple[Tensor, torch.UntypedStorage, int]] = []
+_kept: list[torch.UntypedStorage] = []
+_count = getattr(torch._C, "_storage_Use_Count", None)
 
 
 def take(like: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return an uninitialised tensor in the shape and memory order of ``like``."""
-    count = getattr(torch._C, "_storage_Use_Count", None)
-    if count is None or like.device.type != "cpu" or like.numel() * dtype.itemsize < SMALLEST:
+    """Return an uninitialised tensor in the shape and memory order of ``like``, which is dense."""
+    size = like.numel() * dtype.itemsize
+    if size < SMALLEST or _count is None or like.device.type != "cpu":
         return torch.empty_like(like, dtype=dtype, requires_grad=False)
     with _lock:
-        for base, storage, idle in _kept:
-            fits = base.numel() == like.numel() and base.dtype == dtype
-            if fits and count(storage._cdata) == idle:
-                return base.as_strided(like.shape, like.stride())
-        base = torch.empty(like.numel(), dtype=dtype)
-        storage = base.untyped_storage()
-        _kept.append((base, storage, count(storage._cdata)))
+        for place in range(len(_kept)):
+            if _is_idle(place, size):
+                storage = _kept.pop(place)
+                break
+        else:
+            # A tensor made in inference mode could not be written to outside of it.
+            with torch.inference_mode(False):
+                storage = torch.empty(size, dtype=torch.uint8).untyped_storage()
+        _kept.append(storage)
         del _kept[:-KEPT]
-        return base.as_strided(like.shape, like.stride())
+        # Not a view of a tensor that is kept: views made here could not be changed in place.
+        return torch.empty(0, dtype=dtype).set_(storage, 0, like.shape, like.stride())
+
+
+def _is_idle(place: int, size: int) -> bool:
+    """Whether a kept buffer has this size and is in nobody's hands, nor in another process's."""
+    assert _count is not None
+    storage = _kept[place]
+    # The list, this name and the call's argument know the Python object; it alone knows the memory.
+    return (
+        storage.nbytes() == size
+        and _count(storage._cdata) == 1
+        and sys.getrefcount(storage) <= 3
+        and not storage.is_shared()
+    )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ravine.errors import ArgumentError, ShapeError, TargetError
+from ravine.losses.arguments import readable
 from ravine.losses.cross_entropy_reference import check_targets, rows_loss
 from ravine.losses.rows import RowLoss
 
@@ -55,39 +57,58 @@ DOC = """Cross-entropy of logits with classes, or with probabilities of the clas
 class CrossEntropyRows:
     """The rows of cross-entropy."""
 
-    def settle(self, scores: Tensor, target: Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
-        options = dict(values)
-        smoothing = options["label_smoothing"]
+    def check_options(self, values: Mapping[str, Any]) -> None:
+        smoothing = values["label_smoothing"]
         if not (isinstance(smoothing, (int, float)) and 0 <= smoothing <= 1):
             raise ArgumentError(
                 "cross_entropy: label_smoothing has a value that cannot be used",
                 got=repr(smoothing),
                 expected="a number in [0, 1]",
             )
-        if options["class_weight"] is not None:
-            options["class_weight"] = _class_weight(options["class_weight"], scores)
+        for option in ("ignore_index", "dim"):
+            if not isinstance(values[option], int):
+                raise ArgumentError(
+                    f"cross_entropy: {option} has a value that cannot be used",
+                    got=repr(values[option]),
+                    expected="an integer",
+                )
+
+    def settle(self, scores: Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
+        if values["class_weight"] is None:
+            return dict(values)
+        return {**values, "class_weight": _class_weight(values["class_weight"], scores)}
+
+    def check_target(
+        self, scores: Tensor, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]
+    ) -> None:
         if target.ndim == 2:
-            _check_probabilities(target)
+            _check_probabilities(target, factor)
         else:
             check_targets(target, scores.shape[1], options["ignore_index"])
-        return options
 
-    def amount(
-        self, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]
-    ) -> float | Tensor:
+    def amount(self, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]) -> Tensor:
         if target.ndim == 2:
-            return len(target) if factor is None else factor.sum(dtype=torch.float64)
-        kept = target != options["ignore_index"]
-        if options["class_weight"] is None:
             if factor is None:
-                return int(kept.sum())
-            return factor[kept].sum(dtype=torch.float64)
-        weights = options["class_weight"][target[kept]].double()
-        return (weights if factor is None else weights * factor[kept]).sum()
+                return torch.tensor(float(len(target)), dtype=torch.float64, device=target.device)
+            return factor.sum(dtype=torch.float64)
+        kept = target != options["ignore_index"]
+        amounts = kept.double()
+        if options["class_weight"] is not None:
+            amounts = amounts * options["class_weight"][torch.where(kept, target, 0)]
+        if factor is not None:
+            amounts = amounts * factor
+        total: Tensor = amounts.sum()
+        return total
 
     def reference(
         self, scores: Tensor, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]
     ) -> Tensor:
+        if target.ndim == 1 and not readable(target):  # vmap has no one_hot
+            kept = target != options["ignore_index"]
+            ones = torch.ones_like(target, dtype=torch.float32) if factor is None else factor
+            factor = torch.where(kept, ones, 0.0)
+            target = torch.arange(scores.shape[1], device=target.device) == target[:, None]
+            target = target.to(torch.float64 if scores.dtype is torch.float64 else torch.float32)
         return rows_loss(scores, target, sample_weight=factor, **options)
 
     def kernel(
@@ -99,30 +120,48 @@ class CrossEntropyRows:
         scale: float,
         gradient: Tensor | None,
     ) -> Tensor:
-        from ravine.losses.kernels.cross_entropy_cpu import rows_loss_and_gradient
+        from ravine.losses.kernels.cross_entropy_cpu import number_type, rows_loss_and_gradient
 
+        if options["class_weight"] is None:
+            options = {**options, "class_weight": _ones(scores.shape[1], number_type(scores.dtype))}
         return rows_loss_and_gradient(
             scores, target, sample_weight=factor, scale=scale, gradient=gradient, **options
         )
 
 
+@lru_cache(maxsize=8)
+def _ones(classes: int, number: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.ones(classes, dtype=number)
+
+
 def _class_weight(weight: Any, scores: Tensor) -> Tensor:
     wide = torch.float64 if scores.dtype is torch.float64 else torch.float32
-    found = torch.as_tensor(weight, dtype=wide, device=scores.device).detach().contiguous()
+    found = torch.as_tensor(weight, dtype=wide, device=scores.device).contiguous()
     if found.shape != scores.shape[1:]:
         raise ShapeError(
             "cross_entropy: class_weight does not fit the classes",
             got=f"{tuple(found.shape)}",
             expected=f"({scores.shape[1]},), one for each class",
         )
-    if not bool(((found >= 0) & torch.isfinite(found)).all()):
-        raise ArgumentError("cross_entropy: class weights must be finite and >= 0", got=str(found))
+    if readable(found) and not bool(((found >= 0) & torch.isfinite(found)).all()):
+        place = int((~((found >= 0) & torch.isfinite(found))).to(torch.uint8).argmax())
+        raise ArgumentError(
+            "cross_entropy: class weights must be finite and >= 0",
+            where=f"class {place}",
+            got=str(float(found[place])),
+        )
     return found
 
 
-def _check_probabilities(target: Tensor) -> None:
-    if target.numel() and not bool(target.min() >= 0):  # NaN is no number >= 0 either
-        row, column = (~(target >= 0)).nonzero()[0].tolist()
+def _check_probabilities(target: Tensor, factor: Tensor | None) -> None:
+    if target.numel() == 0 or bool(target.min() >= 0):  # NaN is no number >= 0 either
+        return
+    wrong = ~(target >= 0)
+    if factor is not None:
+        wrong &= (factor != 0)[:, None]
+    if bool(wrong.any()):
+        row, column = wrong.nonzero()[0].tolist()
         raise TargetError(
             "cross_entropy: a target probability is outside of what the loss is defined for",
             where=f"sample {row}, class {column}",

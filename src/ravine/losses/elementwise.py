@@ -8,6 +8,7 @@ transform of functions is asked for, the same equation runs on whole tensors.
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,9 +23,12 @@ from ravine.losses.arguments import (
     check_reduction,
     check_same_shape,
     check_weight,
+    needs_gradient,
     plain_only,
+    readable,
 )
-from ravine.losses.fused import FusedLoss, weigh
+from ravine.losses.fused import FusedLoss, value_and_gradient
+
 
 class ElementwiseLoss:
     """A loss made of a scalar equation ``(input, target, *, hyperparameters) -> (loss, slope)``.
@@ -36,6 +40,7 @@ class ElementwiseLoss:
             for any number.
         domain_text: the domain in words.
         bounds: hyperparameter -> (test, the bound in words).
+        name: what messages call it; the equation's name if empty.
     """
 
     def __init__(
@@ -43,18 +48,20 @@ class ElementwiseLoss:
         module: str,
         equation: Equation,
         *,
+        name: str = "",
         domain: Equation | None = None,
         domain_text: str = "",
         bounds: Mapping[str, tuple[Callable[[Any], bool], str]] | None = None,
     ) -> None:
         self.module = module
         self.equation = equation
-        self.__name__ = equation.name
+        self.__name__ = name or equation.name
         self.__doc__ = equation.doc
         self.domain = domain
         self.domain_text = domain_text
         self.bounds = bounds or {}
         self.hyperparameters = equation.hyperparameters
+        self._reference = _nameless(equation.reference)
 
     def __call__(
         self,
@@ -66,25 +73,24 @@ class ElementwiseLoss:
         normalizer: float | Tensor | None = None,
         **hyperparameters: Any,
     ) -> Tensor:
-        name = self.equation.name
+        name = self.__name__
         values = self.settle(hyperparameters)
         check_reduction(name, reduction, normalizer)
         check_input(name, input)
         check_same_shape(name, input, target)
         check_not_empty(name, input.numel(), reduction, normalizer)
         if weight is not None:
-            weight = check_weight(name, weight, input.shape)
-        scale = 1.0
-        if reduction == "mean":
-            scale = _mean_scale(input, weight, normalizer)
-        plain = (
-            plain_only(input, target, weight)
-            or target.requires_grad
-            or (weight is not None and weight.requires_grad)
-        )
-        if plain:
-            return self._plain(input, target, weight, values, reduction, scale)
-        applied: Tensor = FusedLoss.apply(input, self, target, weight, values, reduction, scale)
+            weight = check_weight(name, weight, input.shape, input)
+        if plain_only(input, target, weight) or needs_gradient(target, weight, normalizer):
+            return self._plain(input, target, weight, values, reduction, normalizer)
+        scale = _mean_scale(input, weight, normalizer) if reduction == "mean" else 1.0
+        if not (input.requires_grad and torch.is_grad_enabled()):
+            found, _ = value_and_gradient(
+                self, input, target, weight, values, reduction, scale, False
+            )
+            return found
+        rest = self, target, weight, values, reduction, scale
+        applied: Tensor = FusedLoss.apply(input, rest)
         return applied
 
     def settle(self, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,12 +98,12 @@ class ElementwiseLoss:
         for option in hyperparameters:
             if option not in self.hyperparameters:
                 known = [*self.hyperparameters, "weight", "reduction", "normalizer"]
-                raise unknown_option(self.equation.name, option, known)
+                raise unknown_option(self.__name__, option, known)
         values = {**self.hyperparameters, **hyperparameters}
         for option, (test, text) in self.bounds.items():
             if not test(values[option]):
                 raise ArgumentError(
-                    f"{self.equation.name}: {option} has a value that cannot be used",
+                    f"{self.__name__}: {option} has a value that cannot be used",
                     got=repr(values[option]),
                     expected=text,
                 )
@@ -109,11 +115,18 @@ class ElementwiseLoss:
         """Return loss and slope of every element by plain PyTorch operations."""
         if input.dtype in (torch.float16, torch.bfloat16):
             input = input.float()
-        loss, slope = self.equation.reference(input, target.to(input.dtype), **values)
+        target = target.to(input.dtype)
         if weight is None:
-            return loss, slope
-        weighted: tuple[Tensor, Tensor] = weigh(loss, slope, weight.to(loss.dtype))
-        return weighted
+            return self._reference(input, target, **values)  # type: ignore[no-any-return]
+        # What is left out must not reach the formula if it is not finite: 0 * NaN on the way back is
+        # NaN. Finite samples of weight 0 do: the slope by their weight is their loss.
+        counts = weight != 0
+        kept = counts | (input.isfinite() & target.isfinite())
+        input, target = torch.where(kept, input, 0.0), torch.where(kept, target, 0.0)
+        loss, slope = self._reference(input, target, **values)
+        kept = counts | (kept & loss.isfinite())
+        weight = weight.to(loss.dtype)
+        return torch.where(kept, weight * loss, 0.0), torch.where(kept, weight * slope, 0.0)
 
     def _plain(
         self,
@@ -122,26 +135,50 @@ class ElementwiseLoss:
         weight: Tensor | None,
         values: Mapping[str, Any],
         reduction: str,
-        scale: float,
+        normalizer: float | Tensor | None,
     ) -> Tensor:
-        if not torch.compiler.is_compiling() and self.domain is not None:
-            self.check_domain(target)
+        self.check_domain(target, weight)
         loss, _ = self.elements(input, target, weight, values)
-        return loss if reduction == "none" else loss.sum() * scale
+        if reduction == "none":
+            return loss
+        total = loss.sum()
+        if reduction == "sum":
+            return total
+        if normalizer is not None:
+            return total / normalizer
+        if weight is None:
+            return total / input.numel()
+        amount = weight.sum(dtype=loss.dtype)
+        return torch.where(amount > 0, total / torch.where(amount > 0, amount, 1.0), 0.0)
 
-    def check_domain(self, target: Tensor) -> None:
-        """Raise `TargetError` for the first target outside of the domain."""
-        if self.domain is None or plain_only(target):
+    def check_domain(self, target: Tensor, weight: Tensor | None) -> None:
+        """Raise `TargetError` for the first target outside of the domain, if its sample counts."""
+        if self.domain is None or not readable(target):
             return
         outside = self.domain.reference(target.detach().to(torch.float64))
+        if weight is not None:
+            outside = torch.where(weight.detach() == 0, 0.0, outside)
         if bool(outside.any()):
             position = outside.nonzero()[0].tolist()
             raise TargetError(
-                f"{self.equation.name}: a target is outside of what the loss is defined for",
+                f"{self.__name__}: a target is outside of what the loss is defined for",
                 where=f"target[{', '.join(map(str, position))}]",
                 got=repr(target.detach()[tuple(position)].item()),
                 expected=self.domain_text,
             )
+
+
+def _nameless(function: Any) -> Callable[..., Any]:
+    """Return a function whose globals do not say that they are a module's.
+
+    torch.compile would look for them there, and the names that the engine has bound are not.
+    """
+    scope = {name: value for name, value in function.__globals__.items() if name != "__name__"}
+    made = types.FunctionType(
+        function.__code__, scope, function.__name__, None, function.__closure__
+    )
+    made.__kwdefaults__ = function.__kwdefaults__
+    return made
 
 
 def _mean_scale(input: Tensor, weight: Tensor | None, normalizer: Any) -> float:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ravine.engine.functions import maximum, where
+from ravine.engine.functions import where
 from ravine.errors import TargetError
 from ravine.losses.loss import elementwise_loss
 from ravine.losses.rows import RowLoss
@@ -19,7 +19,7 @@ def not_a_sign(y):
     return where(abs(y) == 1, 0.0, 1.0)
 
 
-@elementwise_loss("Hinge", domain=not_a_sign, domain_text="-1 or +1")
+@elementwise_loss("Hinge", domain=not_a_sign, domain_text="-1 or +1", name="hinge")
 def binary_hinge(x, y):
     """Hinge loss of a score x with the label y = -1 or +1.
 
@@ -27,13 +27,23 @@ def binary_hinge(x, y):
         loss = max(0, 1 - y x)
     """
     margin = 1 - y * x
-    return maximum(margin, 0.0), where(margin > 0, -y, where(margin == margin, 0.0, margin))
+    # Not maximum: at margin 0 its derivative would be another one than the slope.
+    value = where(margin <= 0, 0.0, margin)
+    return value, where(margin > 0, -y, where(margin == margin, 0.0, margin))
 
 
 class CrammerSinger:
     """The rows of the multi-class hinge loss."""
 
-    def settle(self, scores: Tensor, target: Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
+    def check_options(self, values: Mapping[str, Any]) -> None:
+        """There are none."""
+
+    def settle(self, scores: Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {}
+
+    def check_target(
+        self, scores: Tensor, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]
+    ) -> None:
         classes = scores.shape[1]
         wrong = (target < 0) | (target >= classes)
         if bool(wrong.any()):
@@ -45,21 +55,25 @@ class CrammerSinger:
                 expected=f"0 .. {classes - 1}",
                 do="count classes from 0; for labels -1 and +1 give a float target",
             )
-        return {}
 
-    def amount(
-        self, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]
-    ) -> float | Tensor:
-        return len(target) if factor is None else factor.sum(dtype=torch.float64)
+    def amount(self, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]) -> Tensor:
+        if factor is None:
+            return torch.tensor(float(len(target)), dtype=torch.float64, device=target.device)
+        return factor.sum(dtype=torch.float64)
 
     def reference(
         self, scores: Tensor, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]
     ) -> Tensor:
         x = scores if scores.dtype is torch.float64 else scores.float()
-        own = x.gather(1, target[:, None])
+        if factor is not None:
+            x = torch.where((factor == 0)[:, None], 0.0, x)
+        own = x.gather(1, target[:, None])[:, 0]
         others = x.scatter(1, target[:, None], -torch.inf)
-        loss = (1 + others.amax(1) - own[:, 0]).clamp_min(0)
-        # amax shares the slope among equal scores; the kernel gives it to the first.
+        # Of equal rivals the first one has the slope; amax would share it out.
+        rival = others.gather(1, others.argmax(1, keepdim=True))[:, 0]
+        same = rival == own  # infinite ones too
+        margin = 1 + torch.where(same & rival.isinf(), 0.0, rival - own)
+        loss = torch.where(margin <= 0, 0.0, margin)
         return loss if factor is None else torch.where(factor == 0, 0.0, factor * loss)
 
     def kernel(

@@ -23,6 +23,7 @@ def huber(x, y, *, delta=1.0):
     e = x - y
     a = abs(e)
     near = a <= delta
-    value = where(near, 0.5 * e * e, delta * (a - 0.5 * delta))
+    small = where(near, e, 0.0)  # the square of what is infinite must not be on the way back
+    value = where(near, 0.5 * small * small, delta * (a - 0.5 * delta))
     slope = where(near, e, where(e > 0, 1.0, -1.0) * delta)
     return value, where(e == e, slope, e)

@@ -23,6 +23,7 @@ def elementwise_loss(
     domain: Callable[..., Any] | None = None,
     domain_text: str = "",
     bounds: Mapping[str, Bound] | None = None,
+    name: str = "",
 ) -> Callable[[Callable[..., Any]], ElementwiseLoss]:
     """Make an `ElementwiseLoss` of the equation below.
 
@@ -31,6 +32,7 @@ def elementwise_loss(
         domain: ``(target) -> 0.0`` where the loss is defined and ``1.0`` where it is not.
         domain_text: the domain in words, for the error.
         bounds: hyperparameter -> (test, the bound in words).
+        name: what messages call the loss; the equation's name if empty.
     """
 
     def decorate(function: Callable[..., Any]) -> ElementwiseLoss:
@@ -40,6 +42,7 @@ def elementwise_loss(
             domain=None if domain is None else Equation(domain),
             domain_text=domain_text,
             bounds=bounds,
+            name=name,
         )
 
     return decorate

@@ -154,6 +154,8 @@ class CompiledBucket(_Counted):
             self._select([k for k, g in enumerate(gradients) if g is not None])
             gradients = self._in_layout(gradients)
             addresses = [0 if g is None else g.data_ptr() for g in gradients]
+        except RuntimeError:  # a sparse gradient has no address; making buckets anew says so
+            raise Stale from None
         else:
             if self._active is not self._all:
                 self._select(self._all)
@@ -239,6 +241,8 @@ class ReferenceBucket(_Counted):
             if missing:
                 raise Stale
         self._gradients = [m.weight.grad for m in self.members]
+        if any(g is not None and g.layout is not torch.strided for g in self._gradients):
+            raise Stale
 
     def squared_norm(self) -> float:
         return squared_norm([g for g in self._gradients if g is not None])

@@ -35,6 +35,7 @@ from ravine.rules import Rule
 from ravine.schedules import Schedule, as_schedule
 
 _RUNTIME = ("t", "norm")
+_DECOUPLED = "decoupled_weight_decay"  # how torch's Adam says decay="decoupled"
 _HALF = (torch.bfloat16, torch.float16)
 
 
@@ -395,7 +396,10 @@ class Optimizer(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """Return the state as torch does; a schedule is written as its expression."""
         state = super().state_dict()
-        state["param_groups"] = [schedule_state.packed(group) for group in state["param_groups"]]
+        state["param_groups"] = [
+            {**schedule_state.packed(group), _DECOUPLED: group.get("decay") == "decoupled"}
+            for group in state["param_groups"]
+        ]
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -405,6 +409,12 @@ class Optimizer(torch.optim.Optimizer):
             for saved, current in zip(state_dict["param_groups"], self.param_groups, strict=False)
         ]
         groups += state_dict["param_groups"][len(groups) :]
+        groups = [
+            {"decay": "decoupled" if group[_DECOUPLED] else "coupled", **group}
+            if _DECOUPLED in group
+            else group
+            for group in groups
+        ]
         super().load_state_dict({**state_dict, "param_groups": groups})
         for group in self.param_groups:  # what another optimizer did not know of
             for name, value in self.defaults.items():

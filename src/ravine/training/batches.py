@@ -19,6 +19,9 @@ Batch = tuple[Tensor, Tensor]
 _SHUFFLE_WHOLE = 64 << 20
 """Bytes up to which an epoch's data is put in order at once: a slice then costs 1 us, not 5."""
 
+_LOOKED_AT = 1 << 16
+"""Numbers of input in a batch that is only looked at, where the training batches are smaller."""
+
 
 def check_batch_size(batch_size: object) -> BatchSize:
     """Return the batch size, or raise."""
@@ -40,27 +43,27 @@ class TensorBatches:
         self, data: Batch, batch_size: BatchSize, device: torch.device, seed: int | None
     ) -> None:
         self._inputs, self._targets = (tensor.to(device) for tensor in data)
-        self.rows = len(self._inputs)
-        self.size = self.rows if batch_size == "all" else min(batch_size, self.rows)
-        self.steps: int | None = math.ceil(self.rows / self.size)
+        self.rows: int | None = len(self._inputs)
+        self._rows = self.rows
+        self.size = self._rows if batch_size == "all" else min(batch_size, self._rows)
+        self.steps: int | None = math.ceil(self._rows / self.size)
         self._generator = None if seed is None else torch.Generator().manual_seed(seed)
 
     def __iter__(self) -> Iterator[Batch]:
         inputs, targets, size = self._inputs, self._targets, self.size
-        if size == self.rows:
+        if size == self._rows:
             yield inputs, targets
             return
         order = None
         if self._generator is not None:
-            order = torch.randperm(self.rows, generator=self._generator).to(inputs.device)
+            order = torch.randperm(self._rows, generator=self._generator).to(inputs.device)
             if inputs.nbytes + targets.nbytes <= _SHUFFLE_WHOLE:
                 inputs, targets, order = inputs[order], targets[order], None
-        for start in range(0, self.rows, size):
-            if order is None:
-                yield inputs[start : start + size], targets[start : start + size]
-            else:
-                chosen = order[start : start + size]
-                yield inputs[chosen], targets[chosen]
+        if order is None:
+            yield from zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
+            return
+        for chosen in torch.split(order, size):
+            yield inputs[chosen], targets[chosen]
 
 
 class LoaderBatches:
@@ -70,15 +73,23 @@ class LoaderBatches:
         self._loader = loader
         self._device = device
         self.rows = rows_of(loader)
-        self.size = loader.batch_size or 1
         self.steps = None if self.rows is None else len(loader)
+        whole = math.ceil(self.rows / self.steps) if self.rows and self.steps else 1
+        self.size = loader.batch_size or whole  # a batch_sampler does not tell
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self._loader:
-            if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
+            if not (
+                isinstance(batch, (tuple, list))
+                and len(batch) == 2
+                and all(isinstance(part, Tensor) for part in batch)
+            ):
+                got = type(batch).__name__
+                if isinstance(batch, (tuple, list)):
+                    got += f" of {', '.join(type(part).__name__ for part in batch) or 'nothing'}"
                 raise ArgumentTypeError(
-                    "a batch of the data is not a pair",
-                    got=type(batch).__name__,
+                    "a batch of the data is not a pair of tensors",
+                    got=got,
                     expected="(inputs, targets)",
                     do="give the DataLoader a collate_fn that returns a pair",
                 )
@@ -89,9 +100,10 @@ class LoaderBatches:
             )
 
 
-def training_batches(
-    data: Data, batch_size: BatchSize, device: torch.device, seed: int
-) -> TensorBatches | LoaderBatches:
+Batches = TensorBatches | LoaderBatches
+
+
+def training_batches(data: Data, batch_size: BatchSize, device: torch.device, seed: int) -> Batches:
     """Return the batches of an epoch, every time in another order that the seed decides."""
     if isinstance(data, tuple):
         return TensorBatches(data, batch_size, device, seed)
@@ -100,15 +112,21 @@ def training_batches(
     return LoaderBatches(_loader(data, batch_size, seed), device)
 
 
-def evaluation_batches(
-    data: Data, device: torch.device, size: int = 1024
-) -> TensorBatches | LoaderBatches:
-    """Return the batches of data that is only looked at, in its own order."""
+def evaluation_batches(data: Data, device: torch.device, trained: int) -> Batches:
+    """Return the batches of data that is only looked at, in its own order.
+
+    Args:
+        data: what is looked at; a DataLoader keeps its own batches.
+        device: where the model is.
+        trained: the rows of a training batch, which are known to fit into memory. Batches are
+            larger than that only where they are small all the same.
+    """
     if isinstance(data, tuple):
-        return TensorBatches(data, size, device, None)
+        small = _LOOKED_AT // max(data[0][0].numel(), 1)
+        return TensorBatches(data, max(trained, min(small, 1024)), device, None)
     if isinstance(data, DataLoader):
         return LoaderBatches(data, device)
-    return LoaderBatches(DataLoader(data, batch_size=size), device)
+    return LoaderBatches(DataLoader(data, batch_size=max(trained, 64)), device)
 
 
 def _loader(data: Dataset[Any], batch_size: BatchSize, seed: int) -> DataLoader[Any]:

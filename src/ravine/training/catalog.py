@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from ravine.errors import ArgumentError, ArgumentTypeError, unknown_option
+from ravine.errors import ArgumentError, ArgumentTypeError, UnknownOptionError
 from ravine.expression import parse
-from ravine.losses import LOSSES
+from ravine.losses import FUNCTIONS, LOSSES
 from ravine.losses.modules import LossModule
 from ravine.optim import OPTIMIZERS as _CLASSES
 from ravine.optim import Optimizer
@@ -27,6 +27,8 @@ __all__ = [
     "choose_loss",
     "choose_optimizer",
     "choose_regularizers",
+    "merged",
+    "written",
 ]
 
 Maker = Callable[[Any], torch.optim.Optimizer]
@@ -77,8 +79,15 @@ def choose_optimizer(choice: Any, options: Mapping[str, Any]) -> tuple[Maker, st
         options: further options, from regularisers; they may not contradict the choice.
     """
     if isinstance(choice, str):
-        choice = parse(choice, {**SCHEDULES, **OPTIMIZERS}, kind="optimizer")
-    if isinstance(choice, type) and issubclass(choice, Optimizer):
+        text, choice = choice, parse(choice, {**SCHEDULES, **OPTIMIZERS}, kind="optimizer")
+        if not isinstance(choice, OptimizerChoice):
+            raise ArgumentError(
+                "the expression is not that of an optimizer",
+                got=text,
+                expected="one of " + ", ".join(OPTIMIZERS),
+                do="a schedule is the lr of one: adam(lr=cosine(100, peak=1e-3))",
+            )
+    if _is_class(choice):
         choice = functools.partial(choice)
     if isinstance(choice, torch.optim.Optimizer) or not callable(choice):
         raise ArgumentTypeError(
@@ -87,26 +96,22 @@ def choose_optimizer(choice: Any, options: Mapping[str, Any]) -> tuple[Maker, st
             expected='an expression such as "adam(lr=1e-3)", or a function of the weights',
             do="write functools.partial(Adam, lr=1e-3), or lambda params: Adam(params, lr=1e-3)",
         )
-    if isinstance(choice, functools.partial) and (
-        isinstance(choice.func, type) and issubclass(choice.func, Optimizer)
-    ):
-        for name, value in options.items():
-            if name in choice.keywords and choice.keywords[name] != value:
-                raise ArgumentError(
-                    f"{name} is given twice",
-                    got=f"{name}={choice.keywords[name]!r} in the optimizer, {value!r} among the "
-                    "regularisers",
-                    do="leave one out",
-                )
-        made = OptimizerChoice(choice.func, **{**choice.keywords, **options})
+    if isinstance(choice, functools.partial) and _is_class(choice.func):
+        if choice.args:
+            raise ArgumentTypeError(
+                "the optimizer is given its weights by the run",
+                got=f"{len(choice.args)} positional arguments in {written(choice)}",
+                expected=f"functools.partial({choice.func.__name__}, lr=...)",
+            )
+        made = OptimizerChoice(choice.func, **_joined(choice.keywords, options, "the optimizer"))
         return made, repr(made)
     if options:
         raise ArgumentError(
             f"{', '.join(options)} cannot be given to an optimizer that is not Ravine's",
-            got=repr(choice),
+            got=written(choice),
             do="use an optimizer of ravine.optim",
         )
-    return choice, getattr(choice, "__qualname__", repr(choice))
+    return choice, written(choice)
 
 
 def choose_loss(choice: Any, options: Mapping[str, Any]) -> tuple[Any, str]:
@@ -121,31 +126,107 @@ def choose_loss(choice: Any, options: Mapping[str, Any]) -> tuple[Any, str]:
             got=repr(choice),
             expected='an expression such as "huber(delta=2)", or loss(output, target)',
         )
-    if options:
-        function = getattr(type(choice), "function", None)
-        known = getattr(function, "hyperparameters", {})
-        for name in options:
-            if not isinstance(choice, LossModule) or name not in known:
-                raise unknown_option(f"loss {choice!r}", name, known)
-        choice = type(choice)(**{**choice.hyperparameters, **options})
+    choice = _as_module(choice)
+    known = choice.function.hyperparameters if isinstance(choice, LossModule) else {}
+    for name in options:
+        if name not in known:
+            able = [loss for loss, made in LOSSES.items() if name in made.function.hyperparameters]
+            raise UnknownOptionError(
+                f"the loss {written(choice)} has no option {name!r}",
+                expected="one of " + ", ".join(known) if known else "no options",
+                do=f"use {' or '.join(able)}, or leave {name} out" if able else "",
+            )
     if isinstance(choice, LossModule):
+        if options:
+            choice = type(choice)(
+                reduction=choice.reduction, **_joined(choice.hyperparameters, options, "the loss")
+            )
         return choice, choice.expression()
-    return choice, getattr(choice, "__qualname__", repr(choice))
+    return choice, written(choice)
 
 
-def choose_regularizers(choices: Iterable[Any]) -> list[Any]:
-    """Return the regularisers of expressions and objects."""
-    if isinstance(choices, str):
+def choose_regularizers(choices: Any) -> list[Any]:
+    """Return the regularisers of expressions and objects; ``"none"`` stands for no regulariser."""
+    if isinstance(choices, str) or hasattr(choices, "prepare_model"):
         choices = [choices]
+    if not isinstance(choices, Iterable):
+        raise _no_regularizer(choices)
+    choices = list(choices)
+    if any(isinstance(choice, str) and choice.strip() == "none" for choice in choices):
+        if len(choices) > 1:
+            raise ArgumentError(
+                "'none' stands for no regulariser, and others are given",
+                got=", ".join(map(str, choices)),
+                do="leave 'none' out, or the others",
+            )
+        return []
     chosen = [
         parse(choice, REGULARIZERS, kind="regularizer") if isinstance(choice, str) else choice
         for choice in choices
     ]
+    seen: dict[type, Any] = {}
     for one in chosen:
-        if not hasattr(one, "prepare_model"):
-            raise ArgumentTypeError(
-                "not a regulariser",
-                got=repr(one),
-                expected="one of " + ", ".join(REGULARIZERS),
+        if isinstance(one, type) or not hasattr(one, "prepare_model"):
+            raise _no_regularizer(one)
+        if type(one) in REGULARIZERS.values() and type(one) in seen:
+            raise ArgumentError(
+                f"{type(one).__name__} is given twice",
+                got=f"{seen[type(one)]!r} and {one!r}",
+                do="leave one out",
             )
+        seen[type(one)] = one
     return chosen
+
+
+def merged(options: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the options of several regularisers as one dictionary; they may not contradict."""
+    found: dict[str, Any] = {}
+    for more in options:
+        found = _joined(found, more, "one regulariser")
+    return found
+
+
+def written(thing: Any) -> str:
+    """Return how a callable is written, without the address that Python puts into its repr."""
+    if isinstance(thing, functools.partial):
+        given = [*map(repr, thing.args), *(f"{k}={v!r}" for k, v in thing.keywords.items())]
+        return f"{written(thing.func)}({', '.join(given)})"
+    name = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", None)
+    if isinstance(name, str):
+        return name
+    text = repr(thing)
+    return type(thing).__name__ if " at 0x" in text else " ".join(text.split())
+
+
+def _joined(given: Mapping[str, Any], more: Mapping[str, Any], owner: str) -> dict[str, Any]:
+    for name, value in more.items():
+        if name in given and given[name] != value:
+            raise ArgumentError(
+                f"{name} is given twice",
+                got=f"{name}={given[name]!r} in {owner}, {value!r} among the regularisers",
+                do="leave one out",
+            )
+    return {**given, **more}
+
+
+def _as_module(choice: Any) -> Any:
+    """Return the module of one of Ravine's loss functions, or of a partial of one."""
+    function, options = choice, {}
+    if isinstance(choice, functools.partial) and not choice.args:
+        function, options = choice.func, choice.keywords
+    for name, known in FUNCTIONS.items():
+        if known is function and options.keys() <= {*known.hyperparameters, "reduction"}:
+            return LOSSES[name](**options)
+    return choice
+
+
+def _is_class(choice: Any) -> bool:
+    return isinstance(choice, type) and issubclass(choice, Optimizer)
+
+
+def _no_regularizer(thing: object) -> ArgumentTypeError:
+    return ArgumentTypeError(
+        "not a regulariser",
+        got=repr(thing),
+        expected="one of " + ", ".join(REGULARIZERS) + ", or none",
+    )

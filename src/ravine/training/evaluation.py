@@ -6,26 +6,34 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ravine.errors import ShapeError
-from ravine.tasks.checks import Data
+from ravine.errors import ShapeError, TaskError
 from ravine.tasks.metrics import Metric
-from ravine.training.batches import evaluation_batches
+from ravine.training.batches import Batches
 
 
 def evaluate(
     model: nn.Module,
-    data: Data,
+    batches: Batches,
     loss: Any,
     metrics: Mapping[str, Metric],
     *,
     part: str,
-    device: torch.device,
 ) -> dict[str, float]:
     """Return ``part/loss`` and the metrics, with the model in evaluation mode.
 
     The loss of a batch counts by its rows, a metric by the values that it returns.
+
+    Args:
+        model: stays in the mode it was in.
+        batches: of the part's data, on the model's device.
+        loss: a callable of (output, target).
+        metrics: functions by name.
+        part: the part's name, "valid" or "test".
+
+    Raises:
+        ShapeError: a metric returned nothing. TaskError: the data has no batch.
     """
     was_training = model.training
     model.eval()
@@ -33,24 +41,41 @@ def evaluate(
     sums = dict.fromkeys(metrics, 0.0)
     counts = dict.fromkeys(metrics, 0)
     try:
-        with torch.inference_mode():
-            for inputs, targets in evaluation_batches(data, device):
+        # Not inference_mode: what a model keeps of its forward could then never be trained through.
+        with torch.no_grad():
+            for inputs, targets in batches:
                 output = model(inputs)
                 rows += len(targets)
                 total_loss += float(loss(output, targets)) * len(targets)
                 for name, metric in metrics.items():
-                    values = metric(output, targets)
-                    if values.numel() == 0:
-                        raise ShapeError(
-                            f"metric {name!r} returned nothing",
-                            where=f"{part} data",
-                            got=f"output {tuple(output.shape)}, target {tuple(targets.shape)}",
-                        )
-                    # A metric that returns one number for the batch counts by the rows.
-                    weight = values.numel() if values.ndim else len(targets)
-                    sums[name] += float(values.double().mean()) * weight
+                    value, weight = _mean(name, metric, output, targets, part)
+                    sums[name] += value * weight
                     counts[name] += weight
     finally:
-        model.train(was_training)
-    found = {f"{part}/loss": total_loss / max(rows, 1)}
-    return found | {f"{part}/{name}": sums[name] / max(counts[name], 1) for name in metrics}
+        if was_training:
+            model.train()
+    if rows == 0:
+        raise TaskError(
+            "the data gave no batch",
+            where=f"{part} data",
+            expected="one batch at least in every pass",
+            do="look at drop_last and the sampler; an iterator is used up after one pass",
+        )
+    found = {f"{part}/loss": total_loss / rows}
+    return found | {f"{part}/{name}": sums[name] / counts[name] for name in metrics}
+
+
+def _mean(
+    name: str, metric: Metric, output: Tensor, targets: Tensor, part: str
+) -> tuple[float, int]:
+    """Return the mean of a metric over a batch, and what it counts."""
+    values = torch.as_tensor(metric(output, targets))
+    if values.numel() == 0:
+        raise ShapeError(
+            f"metric {name!r} returned nothing",
+            where=f"{part} data",
+            got=f"output {tuple(output.shape)}, target {tuple(targets.shape)}",
+        )
+    # A metric that returns one number for the batch counts by the rows.
+    weight = values.numel() if values.ndim else len(targets)
+    return float(values.double().mean()), weight

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +35,7 @@ class Record:
 
     Attributes:
         name: the task's name.
-        status: "completed", "stopped early", "diverged" or "interrupted".
+        status: "completed", "stopped early", "diverged", "interrupted" or "failed" (another error).
         message: why the run ended as it did, where there is something to say.
         metrics: the last values by name: "train/loss", "valid/loss", "valid/accuracy", "test/...".
         history: a row for every epoch, see `History.to_frame`.
@@ -86,5 +85,3 @@ class Record:
 
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-

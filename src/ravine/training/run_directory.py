@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from ravine.errors import RunDirectoryError
 from ravine.report import to_strict_json
@@ -13,6 +13,9 @@ from ravine.training.record import Record
 
 CONFIG, HISTORY, RECORD = "config.json", "history.jsonl", "record.json"
 WEIGHTS, PAGE = "model.safetensors", "report.html"
+FILES = (CONFIG, HISTORY, RECORD, WEIGHTS, PAGE)
+
+_ROOM = "make room or name another folder; what was written before is untouched"
 
 
 class RunDirectory:
@@ -24,9 +27,12 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._made: list[Path] = []
         try:
+            missing = [folder for folder in (path, *path.parents) if not folder.exists()]
             path.mkdir(parents=True, exist_ok=True)
-            taken = [name for name in (CONFIG, HISTORY, RECORD, WEIGHTS) if (path / name).exists()]
+            self._made = missing
+            taken = [name for name in FILES if (path / name).exists()]
         except OSError as error:
             raise _failed("the run directory cannot be made", path, error) from error
         if taken:
@@ -44,29 +50,63 @@ class RunDirectory:
         self._write(HISTORY, "")
 
     def add_row(self, row: dict[str, Any]) -> None:
-        """Add an epoch to the history."""
+        """Add an epoch to the history; what fails leaves no part of a line behind."""
+        path = self.path / HISTORY
+        line = (to_strict_json(row) + "\n").encode()
+        size = None
         try:
-            with (self.path / HISTORY).open("a", encoding="utf-8") as file:
-                file.write(to_strict_json(row) + "\n")
+            with path.open("ab", buffering=0) as file:
+                size = file.tell()
+                if file.write(line) != len(line):  # a disk that is nearly full takes a part
+                    raise OSError("there is no room for the whole line")
         except OSError as error:
-            raise _failed("the history cannot be written", self.path / HISTORY, error) from error
+            if size is not None:
+                with contextlib.suppress(OSError):
+                    os.truncate(path, size)
+            raise _failed("the history cannot be written", path, error) from error
 
     def finish(self, record: Record) -> None:
-        """Write the record, the weights and the page."""
+        """Write the record, the page and the weights; one that fails does not keep the others."""
+        failed: RunDirectoryError | None = None
+        for write in (self._write_record, self._write_page, self._write_weights):
+            try:
+                write(record)
+            except RunDirectoryError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    def abandon(self) -> None:
+        """Take away the files, and the folders made for them, of a run that never began."""
+        with contextlib.suppress(OSError):
+            for name in FILES:
+                (self.path / name).unlink(missing_ok=True)
+            for folder in self._made:
+                folder.rmdir()
+
+    def _write_record(self, record: Record) -> None:
         self._write(RECORD, _pretty(record.to_json()))
-        self._write_weights(record.model)
+
+    def _write_page(self, record: Record) -> None:
         record.report(self.path / PAGE)
 
-    def _write_weights(self, model: nn.Module) -> None:
+    def _write_weights(self, record: Record) -> None:
+        from safetensors import SafetensorError
         from safetensors.torch import save_model
 
+        path = self.path / WEIGHTS
         part = self.path / (WEIGHTS + ".part")
         try:
-            save_model(model, str(part))
-            part.replace(self.path / WEIGHTS)
-        except Exception as error:  # safetensors has errors of its own for a full disk
-            part.unlink(missing_ok=True)
-            raise _failed("the weights cannot be written", self.path / WEIGHTS, error) from error
+            save_model(record.model, str(part))
+            part.replace(path)
+        except (OSError, SafetensorError) as error:  # its own for a full disk
+            raise _failed("the weights cannot be written", path, error) from error
+        except Exception as error:
+            do = "the rest of the run is written; save the record's model in another way"
+            raise _failed("the weights have no form in safetensors", path, error, do) from error
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
 
     def _write(self, name: str, text: str) -> None:
         part = self.path / (name + ".part")
@@ -74,6 +114,8 @@ class RunDirectory:
             part.write_text(text, encoding="utf-8")
             part.replace(self.path / name)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
             raise _failed("a file of the run cannot be written", self.path / name, error) from error
 
 
@@ -81,10 +123,5 @@ def _pretty(value: Any) -> str:
     return to_strict_json(value, indent=2) + "\n"
 
 
-def _failed(what: str, path: Path, error: Exception) -> RunDirectoryError:
-    return RunDirectoryError(
-        what,
-        where=str(path),
-        got=f"{type(error).__name__}: {error}",
-        do="make room or name another folder; what was written before is untouched",
-    )
+def _failed(what: str, path: Path, error: Exception, do: str = _ROOM) -> RunDirectoryError:
+    return RunDirectoryError(what, where=str(path), got=f"{type(error).__name__}: {error}", do=do)

@@ -54,7 +54,11 @@ def kernel(head_address):
                     highest = x
                     rival = k
             k = target
-            margin = number(1) + highest - {load}
+            # The difference first: 1 + 1e9 is 1e9. Equal scores differ by 0, infinite ones too.
+            own = {load}
+            margin = number(1)
+            if rival < 0 or highest != own:
+                margin += highest - own
             loss = margin if (margin > number(0) or margin != margin) else number(0)
             losses[row] = factor * loss if factor != number(0) else number(0)
             if head[8] != 0:

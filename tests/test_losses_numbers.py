@@ -1,0 +1,309 @@
+"""Every loss of the table against its oracle: values, gradients, reductions, weights, extremes."""
+
+from __future__ import annotations
+
+import inspect
+import math
+
+import mpmath
+import pytest
+import torch
+from loss_table import ROWS, Row
+
+from ravine import losses
+
+EACH = pytest.mark.parametrize("row", ROWS, ids=str)
+WIDE = torch.float64
+# Relative tolerance of value and slope, absolute one (the rounding of a slope near 0 or of float16).
+KINDS = {
+    torch.float64: (1e-12, 1e-12, 1e-13),
+    torch.float32: (2e-6, 4e-6, 2e-7),
+    torch.bfloat16: (2e-6, 2.0**-8 + 4e-6, 2e-7),
+    torch.float16: (2e-6, 2.0**-11 + 4e-6, 2e-7),
+}
+
+
+def loss_of(row: Row, x, y, **more):
+    options = dict(row.options)
+    if "class_weight" in options:
+        options["class_weight"] = torch.tensor(options["class_weight"], dtype=WIDE)
+    return getattr(losses, row.loss)(x, y, **options, **more)
+
+
+def leaf(x):
+    return x.detach().clone().requires_grad_()
+
+
+def wide(y):
+    return y.double() if y.is_floating_point() else y
+
+
+def amounts(row: Row, x, y):
+    """Return what each sample adds to what the mean divides by."""
+    if row.rows and "class_weight" in row.options and not y.is_floating_point():
+        return torch.tensor(row.options["class_weight"], dtype=WIDE)[y]
+    return torch.ones(x.shape[:-1] if row.rows else x.shape, dtype=WIDE)
+
+
+def test_every_loss_has_a_row():
+    missing = losses.FUNCTIONS.keys() - {row.loss for row in ROWS}
+    assert not missing, f"tests/loss_table.py has no row for {sorted(missing)}"
+
+
+def test_every_hyperparameter_is_varied_somewhere():
+    for name, function in losses.FUNCTIONS.items():
+        given = set().union(*(row.options for row in ROWS if row.loss == name))
+        assert set(function.hyperparameters) - given <= {"ignore_index", "dim"}, name
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@EACH
+def test_value_and_gradient_equal_the_oracle(row, kind):
+    value, slope, tiny = KINDS[kind]
+    x, y = row.samples((37,), kind)
+    for reduction in ("none", "sum", "mean"):
+        ours, theirs = leaf(x), leaf(x.double())
+        found = loss_of(row, ours, y, reduction=reduction)
+        exact = row.oracle(theirs, wide(y))
+        if reduction == "mean" and row.mean is not None:
+            exact = row.mean(theirs, wide(y))
+        elif reduction == "mean":
+            exact = exact.sum() / amounts(row, x, y).sum()
+        elif reduction == "sum":
+            exact = exact.sum()
+        assert found.dtype is (WIDE if kind is WIDE else torch.float32)
+        torch.testing.assert_close(found.double(), exact, rtol=value, atol=value)
+        upstream = torch.rand(exact.shape, dtype=WIDE)
+        found.backward(upstream.to(found.dtype))
+        exact.backward(upstream)
+        assert ours.grad.dtype is kind
+        torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=slope, atol=tiny)
+
+
+@EACH
+def test_value_alone_is_the_same(row):
+    x, y = row.samples((37,), WIDE)
+    with_gradient = loss_of(row, leaf(x), y)
+    torch.testing.assert_close(loss_of(row, x, y), with_gradient.detach(), rtol=1e-15, atol=0)
+    with torch.no_grad():
+        alone = loss_of(row, leaf(x), y)
+    assert not alone.requires_grad
+    torch.testing.assert_close(alone, with_gradient.detach(), rtol=1e-15, atol=0)
+
+
+@EACH
+@pytest.mark.parametrize("per_row", [False, True])
+def test_sample_weights(row, per_row):
+    x, y = row.samples((6, 4), WIDE)
+    weight = torch.rand(6 if per_row else (6, 4), dtype=WIDE)
+    weight[2] = 0
+    spread = weight[:, None].expand(6, 4) if per_row else weight
+    for reduction in ("none", "sum", "mean"):
+        ours, theirs = leaf(x), leaf(x)
+        found = loss_of(row, ours, y, weight=weight, reduction=reduction)
+        exact = row.oracle(theirs, y) * spread
+        if reduction != "none":
+            exact = exact.sum()
+        if reduction == "mean":
+            exact = exact / (spread * amounts(row, x, y)).sum()
+        torch.testing.assert_close(found, exact, rtol=1e-12, atol=1e-13)
+        found.sum().backward()
+        exact.sum().backward()
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-12, atol=1e-13)
+
+
+@EACH
+@pytest.mark.parametrize("plain", [False, True])
+def test_weight_0_equals_leaving_the_sample_out(row, plain):  # numerics 12
+    x, y = row.samples((9,), WIDE)
+    weight = torch.rand(9, dtype=WIDE) + 0.1
+    weight[[1, 4]] = 0
+    kept = weight != 0
+    some = leaf(x[kept])
+    expected = loss_of(row, some, y[kept], weight=weight[kept])
+    expected.backward()
+    bad_x, bad_y = x.clone(), y.clone()
+    bad_x[1], bad_x[4] = torch.nan, torch.inf
+    if y.is_floating_point():
+        bad_y[1] = torch.nan
+    every = leaf(bad_x)
+    if plain:
+        gradient, found = torch.func.grad_and_value(
+            lambda z: loss_of(row, z, bad_y, weight=weight)
+        )(bad_x)
+    else:
+        found = loss_of(row, every, bad_y, weight=weight)
+        found.backward()
+        gradient = every.grad
+    torch.testing.assert_close(found.detach(), expected.detach(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(gradient[kept], some.grad, rtol=1e-12, atol=1e-15)
+    assert (gradient[~kept] == 0).all()
+
+
+@EACH
+def test_weights_that_are_all_0_give_0(row):  # numerics 1
+    x, y = row.samples((3,), WIDE)
+    x = leaf(x)
+    found = loss_of(row, x, y, weight=torch.zeros(3, dtype=WIDE))
+    found.backward()
+    assert found.item() == 0
+    assert (x.grad == 0).all()
+
+
+@EACH
+def test_normalizer_makes_the_mean_exact_under_accumulation(row):  # numerics 14
+    x, y = row.samples((23,), WIDE)
+    weight = torch.rand(23, dtype=WIDE)
+    whole, parts = leaf(x), leaf(x)
+    full = loss_of(row, whole, y, weight=weight)
+    full.backward()
+    amount = (weight * amounts(row, x, y)).sum()
+    total = 0.0
+    for piece in (slice(0, 3), slice(3, 16), slice(16, 23)):
+        part = loss_of(row, parts[piece], y[piece], weight=weight[piece], normalizer=amount)
+        part.backward()
+        total += part.item()
+    assert total == pytest.approx(full.item(), rel=1e-12)
+    torch.testing.assert_close(parts.grad, whole.grad, rtol=1e-12, atol=1e-14)
+    assert loss_of(row, x[:0], y[:0], normalizer=4.0).item() == 0
+
+
+@EACH
+def test_an_empty_sum_is_0(row):  # numerics 2
+    x, y = row.samples((0,), WIDE)
+    x = leaf(x)
+    found = loss_of(row, x, y, reduction="sum")
+    found.backward()
+    assert found.item() == 0
+    assert loss_of(row, x, y, reduction="none").shape == (0,)
+
+
+UNDERFLOW = 5 * 2.0**-126
+"""exp(-88) is subnormal in float32, and the kernels' exp gives 0 there: five classes of it."""
+
+
+def ulp_of(found, exact, kind=torch.float32):
+    """Return how many units of the last place a number is away from the exact one."""
+    info = torch.finfo(kind)
+    size = abs(exact)
+    place = mpmath.floor(mpmath.log(size, 2)) if size > 0 else mpmath.mpf(-1000)
+    unit = mpmath.mpf(2) ** max(place, math.log2(info.smallest_normal)) * info.eps
+    return abs(mpmath.mpf(found) - exact) / unit
+
+
+def extremes(row: Row, kind: torch.dtype):
+    """Yield input, target, and exact loss and slopes, at 50 digits."""
+    largest = torch.finfo(kind).max
+    for numbers, target in row.extremes:
+        if any(abs(v) > largest for v in numbers):
+            numbers = tuple(max(-6e4, min(6e4, v)) for v in numbers)  # noqa: PLW2901
+        x = torch.tensor([numbers] if row.rows else numbers, dtype=kind)
+        y = torch.tensor([target], dtype=torch.float32 if kind is not WIDE else WIDE)
+        if row.rows and isinstance(target, int):
+            y = y.long()
+        seen = [mpmath.mpf(v) for v in x.flatten().tolist()]
+        given = y[0].tolist() if row.rows else mpmath.mpf(y[0].item())
+        with mpmath.workdps(50 if max(map(abs, seen)) < 1000 else 100):
+            loss, slopes = row.exact(seen, given)
+        yield x, y, loss, slopes
+
+
+@EACH
+@pytest.mark.parametrize("plain", [False, True], ids=["kernel", "plain"])
+def test_extremes_to_the_last_digits(row, plain):  # numerics 3, 5, 20
+    worst = [0.0, 0.0]
+    for x, y, loss, slopes in extremes(row, torch.float32):
+        x = leaf(x)  # noqa: PLW2901
+        if plain:
+            gradient, found = torch.func.grad_and_value(lambda z, y=y: loss_of(row, z, y))(x)
+        else:
+            found = loss_of(row, x, y, reduction="sum")
+            (gradient,) = torch.autograd.grad(found, x)
+        if "class_weight" in row.options:
+            found = loss_of(row, x, y, reduction="sum")
+        elif abs(found.item() - loss) > UNDERFLOW:
+            worst[0] = max(worst[0], float(ulp_of(found.item(), loss)))
+        if plain and "class_weight" in row.options:
+            continue
+        # A slope that is the difference of a and p is exact to the last place of those; so are all
+        # slopes of cross-entropy that autograd derives from the plain formula.
+        cancels = "label_smoothing" in row.options or row.extra.get("kind") == "soft"
+        cancels |= "class_weight" in row.options or (plain and row.loss == "cross_entropy")
+        near = 2.0**-23 if cancels else UNDERFLOW
+        for got, exact in zip(gradient.flatten().tolist(), slopes, strict=True):
+            if abs(got - exact) > near:
+                worst[1] = max(worst[1], float(ulp_of(got, exact)))
+    assert worst[0] <= row.ulp[0], worst
+    assert worst[1] <= row.ulp[1], worst
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16], ids=str)
+@EACH
+def test_slopes_near_certainty_in_half_precision(row, kind):  # numerics 3, 15
+    for x, y, _, slopes in extremes(row, kind):
+        x = leaf(x)  # noqa: PLW2901
+        loss_of(row, x, y, reduction="sum").backward()
+        for got, exact in zip(x.grad.flatten().tolist(), slopes, strict=True):
+            if abs(exact) > torch.finfo(kind).max:
+                assert math.isinf(got)
+                continue
+            unit = max(2.0**-24, abs(float(exact)) * torch.finfo(kind).eps * 0.501)
+            unit = max(unit, 2.0**-23) if row.options or row.extra.get("kind") == "soft" else unit
+            assert abs(got - float(exact)) <= unit + 2e-7 * abs(float(exact))
+
+
+@EACH
+@pytest.mark.parametrize("plain", [False, True], ids=["kernel", "plain"])
+def test_infinite_input(row, plain):  # numerics 3
+    for numbers, target, loss, slopes in row.infinite:
+        if plain and row.rows:
+            continue  # the references of row losses have no slope at infinite scores
+        x = torch.tensor([numbers] if row.rows else numbers)
+        y = torch.tensor([target])
+        if plain:
+            gradient, found = torch.func.grad_and_value(lambda z, y=y: loss_of(row, z, y))(x)
+        else:
+            x = leaf(x)
+            found = loss_of(row, x, y)
+            (gradient,) = torch.autograd.grad(found, x)
+        assert found.item() == loss
+        assert tuple(gradient.flatten().tolist()) == slopes
+
+
+@EACH
+@pytest.mark.parametrize("plain", [False, True], ids=["kernel", "plain"])
+def test_nan_is_not_hidden(row, plain):
+    x, y = row.samples((3,), torch.float32)
+    x[1] = torch.nan
+    call = torch.func.grad_and_value(lambda z: loss_of(row, z, y, reduction="sum"))
+    if plain:
+        gradient, found = call(x)
+    else:
+        x = leaf(x)
+        found = loss_of(row, x, y, reduction="sum")
+        (gradient,) = torch.autograd.grad(found, x)
+    assert found.isnan()
+    assert plain or gradient[1].isnan().any()  # autograd gives `where` no slope at NaN
+    assert gradient[[0, 2]].isfinite().all()
+
+
+@EACH
+def test_float16_means_of_many_samples(row):  # numerics 13
+    x, y = row.samples((70_001,), torch.float16)
+    half, exact = leaf(x), leaf(x.double())
+    found = loss_of(row, half, y)
+    mean = row.oracle(exact, wide(y)).sum() / amounts(row, x, y).sum()
+    (found * 2**16).backward()  # the loss scale of mixed precision must come before rounding
+    (mean * 2**16).backward()
+    assert found.item() == pytest.approx(mean.item(), rel=1e-6)
+    torch.testing.assert_close(half.grad.double(), exact.grad, rtol=2.0**-11 + 1e-6, atol=1e-7)
+
+
+@EACH
+def test_modules_equal_their_functions(row):
+    function = losses.FUNCTIONS[row.loss]
+    module = losses.LOSSES[row.loss](**row.options)
+    x, y = row.samples((5,), WIDE)
+    assert torch.equal(module(x, y), loss_of(row, x, y))
+    assert str(module).startswith(row.loss + "(")
+    assert list(inspect.signature(type(module)).parameters)[:-1] == list(function.hyperparameters)

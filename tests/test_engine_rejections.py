@@ -204,13 +204,26 @@ def test_the_line_and_the_caret_are_those_of_the_mistake():
     assert lines[code + 1].index("^") == lines[code].index("missing")
 
 
-def test_a_rejected_rule_is_rejected_at_every_step():
+def loop_on_request(w, g, *, lr, loop=False):
+    if loop:
+        for _ in range(3):
+            w = w - lr * g
+    return w - lr * g
+
+
+def test_a_rejected_rule_is_rejected_when_it_is_made():
+    with pytest.raises(EquationError, match="For statement"):
+        ravine.update_rule(for_loop)
+
+
+def test_a_branch_that_is_rejected_is_so_at_every_step_that_takes_it():
     w = torch.nn.Parameter(torch.ones(3))
     w.grad = torch.ones(3)
-    optimizer = ravine.update_rule(for_loop)([w], lr=0.1)
+    optimizer = ravine.update_rule(loop_on_request)([w], lr=0.1, loop=True)
     for _ in range(2):
         with pytest.raises(EquationError, match="For statement"):
             optimizer.step()
+    assert w.tolist() == [1.0, 1.0, 1.0]
 
 
 def too_few_returned(w, g, m, *, lr):

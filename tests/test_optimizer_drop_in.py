@@ -140,12 +140,12 @@ def test_an_option_switched_on_later_gets_its_state_then(backend):
 def test_a_momentum_that_changes_at_every_step_makes_nothing_anew():
     twins = Twins("SGD", {"lr": 0.1, "momentum": 0.9})
     twins.step()
-    buckets = twins.a._buckets
+    buckets = twins.a._plan.buckets
     for step in range(5):
         for mine, other in twins.groups():
             mine["momentum"] = other["momentum"] = 0.9 - 0.1 * step
         twins.step()
-    assert twins.a._buckets is buckets
+    assert twins.a._plan.buckets is buckets
 
 
 def test_named_parameters():
@@ -403,3 +403,11 @@ def test_explain():
         "1 tensors, 8 weights, torch.float32: reference: the tensor is a view with gaps or overlaps",
         "1 tensors have had no gradient so far: not stepped",
     ]
+
+
+def test_torchs_ways_to_run_a_step_are_taken_and_change_nothing():
+    w = torch.nn.Parameter(torch.ones(3))
+    optimizer = optim.AdamW([w], lr=0.1, fused=True, foreach=False)
+    assert "fused" not in optimizer.param_groups[0]
+    with pytest.raises(UnknownOptionError, match="AdamW has no option 'capturabel'"):
+        optim.AdamW([w], capturabel=True)

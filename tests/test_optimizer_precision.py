@@ -94,7 +94,9 @@ def test_parallel_equals_serial_bit_for_bit(rule, options, dtype, threads):
         threads(count)
         kept, cpu.PARALLEL_FROM = cpu.PARALLEL_FROM, parallel_from
         try:
-            return run(rule, options, [(BIG,), (7, 5), (cpu.SMALLEST_CHUNK + 1,), ()], dtype, steps=3)
+            return run(
+                rule, options, [(BIG,), (7, 5), (cpu.SMALLEST_CHUNK + 1,), ()], dtype, steps=3
+            )
         finally:
             cpu.PARALLEL_FROM = kept
 

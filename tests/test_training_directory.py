@@ -180,6 +180,7 @@ def full_disk(tmp_path: Path, room: str) -> tuple[list[Any], Path]:
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="limits of files are POSIX's")
+@pytest.mark.slow
 def test_a_disk_that_fills_up_in_an_epoch_leaves_whole_lines(tmp_path: Path) -> None:
     # There is room for three rows and a part of the fourth.
     room = "(folder / 'history.jsonl').stat().st_size + 50"
@@ -194,6 +195,7 @@ def test_a_disk_that_fills_up_in_an_epoch_leaves_whole_lines(tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="limits of files are POSIX's")
+@pytest.mark.slow
 def test_a_disk_too_small_for_the_page_keeps_the_rest(tmp_path: Path) -> None:
     (message, status, rows), folder = full_disk(tmp_path, "100_000")
     assert message.startswith("the page cannot be written")

@@ -79,7 +79,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else ""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str], *, where: str = "") -> UnknownNameError:
+def unknown_name(
+    kind: str, name: str, known: Iterable[str], *, where: str = ""
+) -> UnknownNameError:
     """Build the error for a name that is not among the known ones of its kind."""
     names = sorted(known)
     return UnknownNameError(

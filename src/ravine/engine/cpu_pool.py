@@ -48,7 +48,7 @@ def _openmp() -> Callable[[int, int, int, int], None] | None:
             continue
         enter.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
         enter.restype = None
-        return enter  # type: ignore[no-any-return]
+        return enter
     return None
 
 

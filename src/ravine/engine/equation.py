@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import ast
 import builtins
-import dis
+import copy
 import inspect
-import opcode
 import textwrap
 import types
 from collections.abc import Callable
@@ -82,12 +81,13 @@ class Equation:
 
     @cached_property
     def tree(self) -> ast.FunctionDef:
-        """The parsed function."""
+        """The parsed function, with ``u += x`` written as ``u = u + x``."""
         if self.source is None:
             raise EquationError(f"the source of equation {self.name!r} is not available")
         for node in ast.walk(ast.parse(self.source)):
             if isinstance(node, ast.FunctionDef) and node.name == self.name:
-                return node
+                tree: ast.FunctionDef = _OutOfPlace().visit(node)
+                return tree
         raise EquationError(
             f"equation {self.name!r} is not written as a def",
             got=self.source.strip().splitlines()[0],
@@ -155,25 +155,36 @@ class Equation:
                     scope[name] = FUNCTIONS[CANONICAL[value]]
                 except (KeyError, TypeError):
                     continue
-        code = _out_of_place(self.function.__code__)
-        cells = tuple(types.CellType(scope[name]) for name in code.co_freevars)
-        rebound = types.FunctionType(code, scope, self.name, None, cells or None)
+        if self.source is None:
+            code = self.function.__code__
+            cells = tuple(types.CellType(scope[name]) for name in code.co_freevars)
+            rebound = types.FunctionType(code, scope, self.name, None, cells or None)
+        else:
+            tree = copy.deepcopy(self.tree)
+            tree.decorator_list, tree.returns = [], None
+            for argument in (*tree.args.args, *tree.args.kwonlyargs):
+                argument.annotation = None
+            tree.args.kw_defaults = [None] * len(tree.args.kwonlyargs)
+            module = ast.fix_missing_locations(ast.Module([tree], type_ignores=[]))
+            exec(compile(module, self.function.__code__.co_filename, "exec"), scope)
+            rebound = scope[self.name]
         rebound.__kwdefaults__ = self.function.__kwdefaults__
         return rebound
 
 
-def _out_of_place(code: types.CodeType) -> types.CodeType:
-    """Return the code with ``u += x`` meaning ``u = u + x``, also where u is a tensor.
+class _OutOfPlace(ast.NodeTransformer):
+    """Writes ``u += x`` as ``u = u + x``.
 
     On numbers the two are the same; on tensors the first would change a weight, a gradient, or
-    whatever else has the name u been given to.
+    whatever else has been given the name u.
     """
-    changed = bytearray(code.co_code)
-    first = next(k for k, (_, symbol) in enumerate(opcode._nb_ops) if symbol == "+=")
-    for instruction in dis.get_instructions(code):
-        if instruction.opname == "BINARY_OP" and first <= (instruction.arg or 0) < 2 * first:
-            changed[instruction.offset + 1] = (instruction.arg or 0) - first
-    return code.replace(co_code=bytes(changed))
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
+        if not isinstance(node.target, ast.Name):
+            return node
+        old = ast.copy_location(ast.Name(node.target.id, ast.Load()), node.target)
+        value = ast.copy_location(ast.BinOp(old, node.op, node.value), node)
+        return ast.copy_location(ast.Assign([node.target], value), node)
 
 
 class _Bound:

@@ -109,12 +109,6 @@ class _Lowering:
                 self.assign(statement.targets[0], statement.value)
             elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
                 self.assign(statement.target, statement.value)
-            elif isinstance(statement, ast.AugAssign) and isinstance(statement.target, ast.Name):
-                left = ast.copy_location(
-                    ast.Name(statement.target.id, ast.Load()), statement.target
-                )
-                value = ast.BinOp(left, statement.op, statement.value)
-                self.assign(statement.target, ast.copy_location(value, statement))
             elif isinstance(statement, ast.Pass) or (
                 isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
             ):

@@ -148,8 +148,10 @@ def plain_only(*tensors: Tensor | None) -> bool:
         return True
     if torch.autograd.forward_ad._current_level >= 0:
         return True
-    for t in tensors:  # noqa: SIM110 (any() of a generator takes a microsecond more)
-        if t is not None and type(t) is not Tensor and type(t) is not torch.nn.Parameter:
+    for t in tensors:
+        if t is None:
+            continue
+        if t.is_meta or (type(t) is not Tensor and type(t) is not torch.nn.Parameter):
             return True
     return False
 

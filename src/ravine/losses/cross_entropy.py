@@ -12,6 +12,7 @@ from torch import Tensor
 from ravine.errors import ArgumentError, ShapeError, TargetError
 from ravine.losses.arguments import readable
 from ravine.losses.cross_entropy_reference import check_targets, rows_loss
+from ravine.losses.kernels.cross_entropy_cpu import number_type, rows_loss_and_gradient
 from ravine.losses.rows import RowLoss
 
 DOC = """Cross-entropy of logits with classes, or with probabilities of the classes.
@@ -120,8 +121,6 @@ class CrossEntropyRows:
         scale: float,
         gradient: Tensor | None,
     ) -> Tensor:
-        from ravine.losses.kernels.cross_entropy_cpu import number_type, rows_loss_and_gradient
-
         if options["class_weight"] is None:
             options = {**options, "class_weight": _ones(scores.shape[1], number_type(scores.dtype))}
         return rows_loss_and_gradient(

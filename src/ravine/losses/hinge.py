@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ravine.engine.functions import where
 from ravine.errors import TargetError
+from ravine.losses.kernels.hinge_cpu import rows_hinge
 from ravine.losses.loss import elementwise_loss
 from ravine.losses.rows import RowLoss
 
@@ -85,8 +86,6 @@ class CrammerSinger:
         scale: float,
         gradient: Tensor | None,
     ) -> Tensor:
-        from ravine.losses.kernels.hinge_cpu import rows_hinge
-
         return rows_hinge(scores, target, factor, scale, gradient)
 
 

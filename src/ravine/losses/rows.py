@@ -30,6 +30,7 @@ from ravine.losses.arguments import (
     readable,
 )
 from ravine.losses.fused import HALVES
+from ravine.losses.kernels.target_scan import scan, total
 
 IGNORED = -(2**63)
 """What stands for the class of left out rows where a loss has none."""
@@ -138,7 +139,8 @@ class RowLoss:
         ):
             losses = self._plain(scores, target, factor, options, reduction, normalizer)
             return losses.reshape(shape) if reduction == "none" else losses
-        amount = self._amount(scores, target, factor, options)
+        wanted = reduction == "mean" and normalizer is None
+        amount = self._amount(scores, target, factor, options, wanted)
         if normalizer is not None:
             amount = float(normalizer)
         scale = 1.0
@@ -155,12 +157,15 @@ class RowLoss:
         return found if summed else found.reshape(shape)
 
     def _amount(
-        self, scores: Tensor, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]
+        self,
+        scores: Tensor,
+        target: Tensor,
+        factor: Tensor | None,
+        options: Mapping[str, Any],
+        wanted: bool,
     ) -> float:
-        """Check the target and return what the mean divides by."""
+        """Check the target and return what the mean divides by, if that is wanted."""
         if target.ndim == 1 and _compiled(scores):
-            from ravine.losses.kernels.target_scan import scan
-
             class_weight = options.get("class_weight")
             wrong, amount = scan(
                 target.contiguous(),
@@ -174,7 +179,7 @@ class RowLoss:
                 return amount
         if readable(scores, target):
             self.rows.check_target(scores, target, factor, options)
-        if target.ndim == 2 and factor is None:
+        if not wanted or (target.ndim == 2 and factor is None):
             return float(len(target))
         return float(self.rows.amount(target, factor, options))
 
@@ -272,8 +277,6 @@ def _plain_losses(
 
 def _sum(losses: Tensor, scale: float) -> Tensor:
     if _compiled(losses):
-        from ravine.losses.kernels.target_scan import total
-
         return torch.scalar_tensor(total(losses) * scale, dtype=losses.dtype)
     return (losses.sum(dtype=torch.float64) * scale).to(losses.dtype)
 

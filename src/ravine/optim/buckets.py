@@ -13,6 +13,7 @@ from ravine.engine import cpu
 from ravine.engine.norm import SQUARES, squared_norm
 from ravine.engine.program import Program, Specialised
 from ravine.engine.reference import evaluate
+from ravine.errors import EquationError
 
 Group = dict[str, Any]
 
@@ -270,8 +271,6 @@ def _computed(tensor: Tensor) -> Tensor:
 
 def needed_state(program: Program, group: Mapping[str, Any]) -> set[str]:
     """Return the state that a program needs for these hyperparameters."""
-    from ravine.errors import EquationError
-
     try:
         return set(program.specialise(group).variables) - {"w", "g"}
     except EquationError:  # an equation that only the reference can run: keep all it names
@@ -280,9 +279,6 @@ def needed_state(program: Program, group: Mapping[str, Any]) -> set[str]:
             - {"w", "g"}
             - ({"average"} if group["average"] is None else set())
         )
-
-
-EXECUTORS: dict[str, Any] = {"cpu": cpu}
 
 
 def executor(name: str) -> Any:

@@ -98,6 +98,10 @@ def update_rule(
             check=check,
             doc=equation.doc or f"The update rule {equation.name}.",
         )
-        return optimizer_class(rule, function.__module__, function.__qualname__)
+        made = optimizer_class(rule, function.__module__, function.__qualname__)
+        decisive = {name: made.options.get(name) for name in made.program.decisive}
+        if equation.source is not None and REQUIRED not in decisive.values():
+            made.program.specialise(decisive)  # what the engine cannot read is told here
+        return made
 
     return decorate if function is None else decorate(function)

@@ -6,35 +6,29 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
-from operator import is_
 from typing import Any, ClassVar
 
 import torch
 import torch.optim.optimizer as torch_optimizer
-from torch import Tensor
 
-from ravine.engine.choice import choose
 from ravine.engine.equation import REQUIRED
 from ravine.engine.norm import squared_norm
 from ravine.engine.program import Program
-from ravine.errors import ArgumentError, ArgumentTypeError, ShapeError, unknown_option
-from ravine.optim import schedule_state
+from ravine.errors import ArgumentError, ArgumentTypeError, unknown_option
+from ravine.optim import description, saved_state
 from ravine.optim.bounds import check_bounds
 from ravine.optim.buckets import (
-    Bucket,
-    CompiledBucket,
     Group,
-    Member,
-    ReferenceBucket,
     Stale,
-    executor,
-    needed_state,
 )
 from ravine.optim.options import AVERAGE, OPTIONS, step_program
+from ravine.optim.plan import Plan
 from ravine.rules import Rule
 from ravine.schedules import Schedule, as_schedule
 
 _RUNTIME = ("t", "norm")
+# How torch is told to run the same step in another way; here it always is fused.
+_TORCH_WAYS = ("foreach", "fused")
 _DECOUPLED = "decoupled_weight_decay"  # how torch's Adam says decay="decoupled"
 _HALF = (torch.bfloat16, torch.float16)
 
@@ -58,7 +52,8 @@ class Optimizer(torch.optim.Optimizer):
               (w - lr weight_decay w) or "independent" (w - weight_decay w),
             * ``average``: decay of an exponential average of the weights, see `averaged`,
             * ``maximize``: climb instead of descend,
-            * ``backend``: "auto", "cpu", "gpu" or "reference", see `explain`.
+            * ``backend``: "auto", "cpu", "gpu" or "reference", see `explain`,
+            * ``foreach`` and ``fused`` of torch are taken and change nothing: every step is fused.
 
     The gradient ``p.grad`` is never changed. Weights in bfloat16 or float16 are computed, and keep
     their state, in float32 (torch keeps it in the weight's type).
@@ -91,8 +86,10 @@ class Optimizer(torch.optim.Optimizer):
         if lr is not REQUIRED:
             options["lr"] = lr
         for option in options:
-            if option not in self.options:
+            if option not in self.options and option not in _TORCH_WAYS:
                 raise unknown_option(name, option, self.options)
+        for way in _TORCH_WAYS:
+            options.pop(way, None)
         defaults = {**self.options, **options}
         missing = [option for option, value in defaults.items() if value is REQUIRED]
         if missing:
@@ -100,15 +97,12 @@ class Optimizer(torch.optim.Optimizer):
                 f"{name} needs a value for {', '.join(missing)}",
                 do=f"write {name}(params, {', '.join(f'{m}=...' for m in missing)})",
             )
-        self._buckets: list[Bucket] | None = None
-        self._waiting: list[Tensor] = []
-        self._needs_norm = False
+        self._plan: Plan | None = None
         super().__init__(params, defaults)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._buckets = None
-        self._waiting = []
+        self._plan = None
 
     # -- groups -------------------------------------------------------------------------------
 
@@ -137,7 +131,7 @@ class Optimizer(torch.optim.Optimizer):
             if self.rule.check is not None:
                 self.rule.check(param_group)
         super().add_param_group(param_group)
-        self._buckets = None
+        self._plan = None
 
     def observe(self, metric: float) -> None:
         """Tell the schedules that listen (``plateau``) a value of the metric, once an epoch."""
@@ -177,11 +171,11 @@ class Optimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             if group.get("schedule") is not None:
                 self._follow_schedule(group)
-        buckets = self._gathered()
+        plan = self._gathered()
         norm = math.nan
-        if self._needs_norm:
-            norm = math.sqrt(sum(bucket.squared_norm() for bucket in buckets))
-        for bucket in buckets:
+        if plan.needs_norm:
+            norm = math.sqrt(sum(bucket.squared_norm() for bucket in plan.buckets))
+        for bucket in plan.buckets:
             bucket.run(norm)
         return loss
 
@@ -196,113 +190,22 @@ class Optimizer(torch.optim.Optimizer):
         group["lr"] = group["schedule"](group["schedule_step"])
         group["schedule_step"] += 1
 
-    def _gathered(self) -> list[Bucket]:
-        """Return the buckets with this step's gradients taken, made anew where they do not fit."""
-        if (
-            self._buckets is not None
-            and self._is_as_seen()
-            and all([p.grad is None for p in self._waiting])  # noqa: C419
-        ):
+    def _gathered(self) -> Plan:
+        """Return the plan with this step's gradients taken, made anew where it does not fit."""
+        plan = self._plan
+        if plan is not None and plan.fits(self.param_groups, self.state):
             try:
-                for bucket in self._buckets:
+                for bucket in plan.buckets:
                     bucket.gather()
-                return self._buckets
+                return plan
             except Stale:
                 pass
-        self._make_buckets()
-        buckets: list[Bucket] = self._buckets or []
-        for bucket in buckets:
+        self._plan = None  # should making one fail
+        plan = Plan(self.rule, self.program, self.param_groups, self.state)
+        for bucket in plan.buckets:
             bucket.gather()
-        return buckets
-
-    def _is_as_seen(self) -> bool:
-        """Whether groups and state are those the buckets were made of; people do edit them."""
-        return (
-            self.state is self._seen_state
-            and len(self.state) == self._seen_states
-            and len(self.param_groups) == len(self._seen_params)
-            and all(
-                len(group["params"]) == len(seen) and all(map(is_, group["params"], seen))
-                for group, seen in zip(self.param_groups, self._seen_params, strict=True)
-            )
-        )
-
-    def _make_buckets(self) -> None:
-        self._buckets = None
-        self._waiting = []
-        self._needs_norm = "norm" in self.rule.equation.hyperparameters
-        shared: dict[tuple[Any, ...], list[Member]] = {}
-        plans: dict[tuple[Any, ...], tuple[str, Any, str]] = {}
-        for group in self.param_groups:
-            self._needs_norm |= group["clip_norm"] is not None
-            for weight in group["params"]:
-                if weight.grad is None and not self.state.get(weight):
-                    self._waiting.append(weight)
-                    continue
-                _check_gradient(weight)
-                choice = choose(self.program, weight, group["backend"])
-                member = self._member(group, weight)
-                specialised = None
-                if choice.executor != "reference":
-                    specialised = self.program.specialise(group)
-                types = (tensor.dtype for tensor in member.state.values())
-                key = (choice, id(specialised), weight.device, weight.dtype, *types)
-                shared.setdefault(key, []).append(member)
-                plans[key] = (choice.executor, specialised, choice.reason)
-        buckets: list[Bucket] = []
-        for key, members in shared.items():
-            kind, specialised, reason = plans[key]
-            if kind == "reference":
-                bucket: Bucket = ReferenceBucket(self.program, members, f"reference: {reason}")
-            else:
-                description = f"{kind} kernel of {specialised.title}: {reason}"
-                bucket = CompiledBucket(
-                    self.program, specialised, members, executor(kind), description
-                )
-            for member, count in zip(members, bucket.steps, strict=True):
-                self.state[member.weight]["step"] = count
-            buckets.append(bucket)
-        self._buckets = buckets
-        self._seen_state, self._seen_states = self.state, len(self.state)
-        self._seen_params = [list(group["params"]) for group in self.param_groups]
-
-    def _member(self, group: Group, weight: Tensor) -> Member:
-        """Return a weight with its state, making what state is missing."""
-        held = self.state[weight]
-        # torch's SGD counts no steps, but its buffer tells that there has been one.
-        steps = held.get("step", 1 if any(value is not None for value in held.values()) else 0)
-        names = {name: self.rule.state_names.get(name, name) for name in self.rule.states}
-        names[AVERAGE] = AVERAGE
-        state = {}
-        for name in self.program.variables:
-            if name not in needed_state(self.program, group):
-                continue
-            tensor = held.get(names[name])
-            if tensor is None:
-                tensor = self._initial(name, weight)
-            elif tensor.shape != weight.shape:
-                raise ShapeError(
-                    f"the state {names[name]!r} does not fit its weight",
-                    got=f"shape {tuple(tensor.shape)}",
-                    expected=f"shape {tuple(weight.shape)}",
-                    do="delete optimizer.state[weight] where a weight gets another shape",
-                )
-            elif (
-                tensor.stride() != weight.stride()
-                or tensor.device != weight.device
-                or tensor.dtype in _HALF  # torch's own
-            ):
-                dtype = torch.float32 if tensor.dtype in _HALF else tensor.dtype
-                tensor = torch.empty_like(weight, dtype=dtype, requires_grad=False).copy_(tensor)
-            held[names[name]] = state[name] = tensor.detach()
-        return Member(weight, group, state, float(steps))
-
-    def _initial(self, name: str, weight: Tensor) -> Tensor:
-        dtype = torch.float32 if weight.dtype in _HALF else weight.dtype
-        if name == AVERAGE:
-            return weight.detach().to(dtype, copy=True)
-        value = self.rule.initial.get(name, 0.0)
-        return torch.full_like(weight, value, dtype=dtype, requires_grad=False)
+        self._plan = plan
+        return plan
 
     # -- what a person asks -------------------------------------------------------------------
 
@@ -342,25 +245,7 @@ class Optimizer(torch.optim.Optimizer):
 
         Before the first step this looks at the weights as if each had a gradient.
         """
-        if self._buckets:
-            lines = [
-                f"{len(b.members)} tensors, {sum(m.weight.numel() for m in b.members)} weights, "
-                f"{b.members[0].weight.dtype}: {b.description}"
-                for b in self._buckets
-            ]
-            waiting = [w for w in self._waiting if w.requires_grad]
-            if waiting:
-                lines.append(f"{len(waiting)} tensors have had no gradient so far: not stepped")
-            return "\n".join(lines)
-        reasons: dict[str, list[int]] = {}
-        for group in self.param_groups:
-            for weight in group["params"]:
-                choice = choose(self.program, weight, group["backend"])
-                text = f"{weight.dtype}: {choice.executor}: {choice.reason}"
-                reasons.setdefault(text, []).append(weight.numel())
-        return "\n".join(
-            f"{len(sizes)} tensors, {sum(sizes)} weights, {text}" for text, sizes in reasons.items()
-        )
+        return description.explain(self, self.program, self._plan)
 
     def expression(self) -> str:
         """Return the call that makes this optimizer, with the options that are not the default."""
@@ -373,23 +258,7 @@ class Optimizer(torch.optim.Optimizer):
         return f"{type(self).__name__}({', '.join(parts)})"
 
     def __repr__(self) -> str:
-        weights = [w for group in self.param_groups for w in group["params"]]
-        held = [
-            t
-            for state in self.state.values()
-            for name, t in state.items()
-            if isinstance(t, Tensor) and name != "step"
-        ]
-        size = sum(t.numel() * t.element_size() for t in held)
-        types = ", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in held}))
-        groups = len(self.param_groups)
-        facts = [
-            f"{groups} group{'s' if groups != 1 else ''}",
-            f"{_count(sum(w.numel() for w in weights))} weights",
-            f"state {_count(size)}B {types}" if held else "no state yet",
-        ]
-        kinds = sorted({b.description.split(":")[0].split(" of ")[0] for b in self._buckets or []})
-        return f"{self.expression()}  # {', '.join(facts + kinds)}"
+        return f"{self.expression()}  # {description.facts(self, self._plan)}"
 
     # -- saving and loading -------------------------------------------------------------------
 
@@ -397,7 +266,7 @@ class Optimizer(torch.optim.Optimizer):
         """Return the state as torch does; a schedule is written as its expression."""
         state = super().state_dict()
         state["param_groups"] = [
-            {**schedule_state.packed(group), _DECOUPLED: group.get("decay") == "decoupled"}
+            {**saved_state.packed(group), _DECOUPLED: group.get("decay") == "decoupled"}
             for group in state["param_groups"]
         ]
         return state
@@ -405,7 +274,7 @@ class Optimizer(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict`, or the torch optimizer of the same rule, has returned."""
         groups = [
-            schedule_state.unpacked(saved, current, state_dict["state"])
+            saved_state.unpacked(saved, current, state_dict["state"])
             for saved, current in zip(state_dict["param_groups"], self.param_groups, strict=False)
         ]
         groups += state_dict["param_groups"][len(groups) :]
@@ -419,39 +288,8 @@ class Optimizer(torch.optim.Optimizer):
         for group in self.param_groups:  # what another optimizer did not know of
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
-        self._restore_types(state_dict)
-        self._buckets = None
-
-    def _restore_types(self, state_dict: dict[str, Any]) -> None:
-        """Undo torch's cast of the state to the type of the weight (its issue 146542)."""
-        saved_ids = [k for group in state_dict["param_groups"] for k in group["params"]]
-        weights = [w for group in self.param_groups for w in group["params"]]
-        for key, weight in zip(saved_ids, weights, strict=True):
-            for name, value in state_dict["state"].get(key, {}).items():
-                held = self.state[weight].get(name)
-                if isinstance(value, Tensor) and held is not None and held.dtype != value.dtype:
-                    self.state[weight][name] = value.detach().to(weight.device, copy=True)
-            if "step" in self.state[weight]:
-                self.state[weight]["step"] = float(self.state[weight]["step"])
+        saved_state.restore_types(self, state_dict)
+        self._plan = None
 
 
 _observed_step: Callable[..., Any] = torch.optim.Optimizer.profile_hook_step(Optimizer._step)
-
-
-def _check_gradient(weight: Tensor) -> None:
-    gradient = weight.grad
-    if gradient is not None and gradient.layout is not torch.strided:
-        raise ArgumentTypeError(
-            "a gradient is sparse",
-            where=f"a weight of shape {tuple(weight.shape)}",
-            got=str(gradient.layout),
-            expected="a dense gradient",
-            do="make the embedding with sparse=False, or use torch.optim.SparseAdam",
-        )
-
-
-def _count(number: int) -> str:
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
-    return str(number)

@@ -24,6 +24,7 @@ from ravine.training.events import Listener
 from ravine.training.record import Record
 from ravine.training.run import Run
 from ravine.training.run_directory import RunDirectory
+from ravine.training.threads import threads_for
 
 OPTIMIZER, BATCH_SIZE, EPOCHS = "adam(lr=1e-3)", 64, 20
 """What is taken where neither the caller nor the task says anything."""
@@ -61,7 +62,8 @@ def train(
         regularize: expressions or objects: ``["dropout(0.1)", "early_stopping(patience=5)"]``; ``()``
             or ``"none"`` for no regulariser, also where the task suggests some.
         seed: decides initial weights (of a task that is made here), order of the data, dropout.
-            The same seed gives the same bits on the same machine.
+            The same seed gives the same bits on the same machine. Small steps on tensors run on
+            one thread (`ravine.training.threads`).
         device: "auto" (a CUDA GPU if there is one, else the CPU) or a torch device.
         run_dir: a new folder for configuration, history, weights (safetensors) and report.html.
         listeners: called with the events of `ravine.training.events`.
@@ -90,7 +92,7 @@ def train(
     run = _resolve(
         task, optimizer, loss, batch_size, epochs, regularize, seed, device, run_dir, listeners
     )
-    with seeded(seed):
+    with seeded(seed), threads_for(run.task, run.batch_size, run.device):
         return run.execute()
 
 

@@ -1,7 +1,5 @@
 """Cross-entropy of rows of few classes: `LANES` rows on their side, a class of them in a vector."""
 
-# ruff: noqa: PLR0917 (compiled functions take their arguments by position)
-
 from __future__ import annotations
 
 from typing import Any

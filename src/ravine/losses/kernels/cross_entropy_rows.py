@@ -35,8 +35,6 @@ Weights, probabilities and losses have the type of the arithmetic (`number`), wh
 float64 logits and float32 for all others.
 """
 
-# ruff: noqa: PLR0917 (compiled functions take their arguments by position)
-
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -4,8 +4,6 @@ The partial results are what lets LLVM use vectors without being allowed to reor
 keep the rounding error of a sum small.
 """
 
-# ruff: noqa: PLR0917 (compiled functions take their arguments by position)
-
 from __future__ import annotations
 
 from typing import Any

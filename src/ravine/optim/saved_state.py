@@ -1,8 +1,11 @@
-"""How a schedule travels in a state dictionary: as its expression, its step and what it has heard."""
+"""What a state dictionary needs beyond torch's: schedules as text, and types that stay as they were."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from ravine.errors import RavineError
 from ravine.expression import parse
@@ -54,3 +57,16 @@ def unpacked(
     schedule.load_state_dict(saved.get("schedule_state", {}))
     group["schedule"] = schedule
     return group
+
+
+def restore_types(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
+    """Undo torch's cast of the state to the type of the weight (its issue 146542)."""
+    saved_ids = [k for group in state_dict["param_groups"] for k in group["params"]]
+    weights = [w for group in optimizer.param_groups for w in group["params"]]
+    for key, weight in zip(saved_ids, weights, strict=True):
+        for name, value in state_dict["state"].get(key, {}).items():
+            held = optimizer.state[weight].get(name)
+            if isinstance(value, Tensor) and held is not None and held.dtype != value.dtype:
+                optimizer.state[weight][name] = value.detach().to(weight.device, copy=True)
+        if "step" in optimizer.state[weight]:
+            optimizer.state[weight]["step"] = float(optimizer.state[weight]["step"])

@@ -1,0 +1,62 @@
+"""An optimizer in words: how its weights are stepped, what it holds."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ravine.engine.choice import choose
+from ravine.engine.program import Program
+from ravine.optim.plan import Plan
+
+
+def explain(optimizer: torch.optim.Optimizer, program: Program, plan: Plan | None) -> str:
+    """Say which executor steps which weights, and why."""
+    if plan is not None and plan.buckets:
+        lines = [
+            f"{len(b.members)} tensors, {sum(m.weight.numel() for m in b.members)} weights, "
+            f"{b.members[0].weight.dtype}: {b.description}"
+            for b in plan.buckets
+        ]
+        waiting = [w for w in plan.waiting if w.requires_grad]
+        if waiting:
+            lines.append(f"{len(waiting)} tensors have had no gradient so far: not stepped")
+        return "\n".join(lines)
+    reasons: dict[str, list[int]] = {}
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            choice = choose(program, weight, group["backend"])
+            text = f"{weight.dtype}: {choice.executor}: {choice.reason}"
+            reasons.setdefault(text, []).append(weight.numel())
+    return "\n".join(
+        f"{len(sizes)} tensors, {sum(sizes)} weights, {text}" for text, sizes in reasons.items()
+    )
+
+
+def facts(optimizer: torch.optim.Optimizer, plan: Plan | None) -> str:
+    """Say how many groups and weights there are, and what the state takes."""
+    weights = [w for group in optimizer.param_groups for w in group["params"]]
+    held = [
+        t
+        for state in optimizer.state.values()
+        for name, t in state.items()
+        if isinstance(t, Tensor) and name != "step"
+    ]
+    size = sum(t.numel() * t.element_size() for t in held)
+    types = ", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in held}))
+    groups = len(optimizer.param_groups)
+    known = [
+        f"{groups} group{'s' if groups != 1 else ''}",
+        f"{_count(sum(w.numel() for w in weights))} weights",
+        f"state {_count(size)}B {types}" if held else "no state yet",
+    ]
+    buckets = [] if plan is None else plan.buckets
+    kinds = sorted({b.description.split(":")[0].split(" of ")[0] for b in buckets})
+    return ", ".join(known + kinds)
+
+
+def _count(number: int) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)

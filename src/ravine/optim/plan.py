@@ -1,0 +1,146 @@
+"""How the weights of an optimizer are stepped: which bucket holds which, made when it is needed."""
+
+from __future__ import annotations
+
+from operator import is_
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ravine.engine.choice import choose
+from ravine.engine.program import Program
+from ravine.errors import ArgumentTypeError, ShapeError
+from ravine.optim.buckets import (
+    Bucket,
+    CompiledBucket,
+    Group,
+    Member,
+    ReferenceBucket,
+    executor,
+    needed_state,
+)
+from ravine.optim.options import AVERAGE
+from ravine.rules import Rule
+
+_HALF = (torch.bfloat16, torch.float16)
+
+
+class Plan:
+    """The weights of an optimizer in buckets, with their state made where it is missing.
+
+    Attributes:
+        buckets: the weights that have a gradient, or have had one.
+        waiting: the weights that have had none so far.
+        needs_norm: whether a step needs the norm of the whole gradient.
+    """
+
+    def __init__(
+        self, rule: Rule, program: Program, groups: list[Group], state: dict[Tensor, Any]
+    ) -> None:
+        self.rule = rule
+        self.program = program
+        self.groups = groups
+        self.state = state
+        self.waiting: list[Tensor] = []
+        self.needs_norm = "norm" in rule.equation.hyperparameters
+        self.buckets = self._make_buckets()
+        self._seen_states = len(state)
+        self._seen_params = [list(group["params"]) for group in groups]
+
+    def fits(self, groups: list[Group], state: dict[Tensor, Any]) -> bool:
+        """Whether groups and state are those of the plan (people do edit them), and nobody waits."""
+        return (
+            state is self.state
+            and len(state) == self._seen_states
+            and len(groups) == len(self._seen_params)
+            and all(
+                len(group["params"]) == len(seen) and all(map(is_, group["params"], seen))
+                for group, seen in zip(groups, self._seen_params, strict=True)
+            )
+            and all([weight.grad is None for weight in self.waiting])  # noqa: C419
+        )
+
+    def _make_buckets(self) -> list[Bucket]:
+        shared: dict[tuple[Any, ...], list[Member]] = {}
+        plans: dict[tuple[Any, ...], tuple[str, Any, str]] = {}
+        for group in self.groups:
+            self.needs_norm |= group["clip_norm"] is not None
+            for weight in group["params"]:
+                if weight.grad is None and not self.state.get(weight):
+                    self.waiting.append(weight)
+                    continue
+                _check_gradient(weight)
+                choice = choose(self.program, weight, group["backend"])
+                member = self._member(group, weight)
+                specialised = None
+                if choice.executor != "reference":
+                    specialised = self.program.specialise(group)
+                types = (tensor.dtype for tensor in member.state.values())
+                key = (choice, id(specialised), weight.device, weight.dtype, *types)
+                shared.setdefault(key, []).append(member)
+                plans[key] = (choice.executor, specialised, choice.reason)
+        buckets: list[Bucket] = []
+        for key, members in shared.items():
+            kind, specialised, reason = plans[key]
+            if kind == "reference":
+                bucket: Bucket = ReferenceBucket(self.program, members, f"reference: {reason}")
+            else:
+                description = f"{kind} kernel of {specialised.title}: {reason}"
+                bucket = CompiledBucket(
+                    self.program, specialised, members, executor(kind), description
+                )
+            for member, count in zip(members, bucket.steps, strict=True):
+                self.state[member.weight]["step"] = count
+            buckets.append(bucket)
+        return buckets
+
+    def _member(self, group: Group, weight: Tensor) -> Member:
+        """Return a weight with its state, making what state is missing."""
+        held = self.state[weight]
+        # torch's SGD counts no steps, but its buffer tells that there has been one.
+        steps = held.get("step", 1 if any(value is not None for value in held.values()) else 0)
+        names = {name: self.rule.state_names.get(name, name) for name in self.rule.states}
+        names[AVERAGE] = AVERAGE
+        state = {}
+        for name in self.program.variables:
+            if name not in needed_state(self.program, group):
+                continue
+            tensor = held.get(names[name])
+            if tensor is None:
+                tensor = self._initial(name, weight)
+            elif tensor.shape != weight.shape:
+                raise ShapeError(
+                    f"the state {names[name]!r} does not fit its weight",
+                    got=f"shape {tuple(tensor.shape)}",
+                    expected=f"shape {tuple(weight.shape)}",
+                    do="delete optimizer.state[weight] where a weight gets another shape",
+                )
+            elif (
+                tensor.stride() != weight.stride()
+                or tensor.device != weight.device
+                or tensor.dtype in _HALF  # torch's own
+            ):
+                dtype = torch.float32 if tensor.dtype in _HALF else tensor.dtype
+                tensor = torch.empty_like(weight, dtype=dtype, requires_grad=False).copy_(tensor)
+            held[names[name]] = state[name] = tensor.detach()
+        return Member(weight, group, state, float(steps))
+
+    def _initial(self, name: str, weight: Tensor) -> Tensor:
+        dtype = torch.float32 if weight.dtype in _HALF else weight.dtype
+        if name == AVERAGE:
+            return weight.detach().to(dtype, copy=True)
+        value = self.rule.initial.get(name, 0.0)
+        return torch.full_like(weight, value, dtype=dtype, requires_grad=False)
+
+
+def _check_gradient(weight: Tensor) -> None:
+    gradient = weight.grad
+    if gradient is not None and gradient.layout is not torch.strided:
+        raise ArgumentTypeError(
+            "a gradient is sparse",
+            where=f"a weight of shape {tuple(weight.shape)}",
+            got=str(gradient.layout),
+            expected="a dense gradient",
+            do="make the embedding with sparse=False, or use torch.optim.SparseAdam",
+        )

@@ -9,6 +9,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import ravine.optim
+from ravine.errors import UnknownOptionError
 
 PAIRS = [
     ("SGD", {"lr": 0.1, "momentum": 0.9}),
@@ -407,7 +408,7 @@ def test_explain():
 
 def test_torchs_ways_to_run_a_step_are_taken_and_change_nothing():
     w = torch.nn.Parameter(torch.ones(3))
-    optimizer = optim.AdamW([w], lr=0.1, fused=True, foreach=False)
+    optimizer = ravine.optim.AdamW([w], lr=0.1, fused=True, foreach=False)
     assert "fused" not in optimizer.param_groups[0]
     with pytest.raises(UnknownOptionError, match="AdamW has no option 'capturabel'"):
-        optim.AdamW([w], capturabel=True)
+        ravine.optim.AdamW([w], capturabel=True)

@@ -1,0 +1,160 @@
+# mypy: disable-error-code="no-untyped-call"
+"""One visit to each row for loss and gradient, and its place in autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ravine.engine import cpu
+from ravine.engine.choice import warn_once
+from ravine.losses import buffers
+from ravine.losses.arguments import is_batched, plain_only
+from ravine.losses.fused import HALVES
+from ravine.losses.kernels.target_scan import total
+
+
+class Rows(Protocol):
+    """The formula of a row loss; tensors are (rows, classes), (rows,) or (rows, classes), (rows,)."""
+
+    def check_options(self, values: Mapping[str, Any]) -> None:
+        """Raise for an option out of its bounds."""
+
+    def settle(self, scores: Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options in the form that the others want, or raise."""
+
+    def check_target(
+        self, scores: Tensor, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]
+    ) -> None:
+        """Raise for the first target that the loss is not defined for."""
+
+    def amount(self, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]) -> Tensor:
+        """Return what the mean divides by; may be differentiated, and looks at no value."""
+
+    def reference(
+        self, scores: Tensor, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]
+    ) -> Tensor:
+        """Return the loss of each row, times its factor."""
+
+    def kernel(
+        self,
+        scores: Tensor,
+        target: Tensor,
+        factor: Tensor | None,
+        options: Mapping[str, Any],
+        scale: float,
+        gradient: Tensor | None,
+    ) -> Tensor:
+        """Return the same on the CPU; fill the gradient, times ``scale``, if it is given."""
+
+
+class FusedRows(torch.autograd.Function):
+    """Loss forwards, gradient kept for the way back; from there on the reference."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        scores: Tensor,
+        rest: tuple[Rows, Tensor, Tensor | None, Mapping[str, Any], float, bool],
+    ) -> Tensor:
+        rows, target, factor, options, scale, summed = rest
+        # Half-precision slopes wait for their factors: see `backward`.
+        now = summed or scores.dtype not in HALVES
+        losses, gradient = compute(scores, rows, target, factor, options, scale, now)
+        ctx.save_for_backward(scores, target, factor)
+        ctx.rest = rows, options, scale, summed
+        ctx.gradient = gradient
+        return sum_of(losses, scale) if summed else losses
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> Any:
+        rows, options, scale, summed = ctx.rest
+        # Asked for even where it is not needed: it is what notices scores changed meanwhile.
+        scores, target, factor = ctx.saved_tensors
+        if torch.is_grad_enabled():  # this way back is itself going to be differentiated
+            losses = rows.reference(scores, target, factor, options)
+            (gradient,) = torch.autograd.grad(
+                (losses * (scale * grad_output)).sum(), scores, create_graph=True
+            )
+            return gradient, None
+        gradient, ctx.gradient = ctx.gradient, None
+        half = scores.dtype in HALVES
+        if is_batched(grad_output):  # many gradients at once (vmap)
+            wide = scores.float() if half else scores
+            _, gradient = compute(wide, rows, target, factor, options, scale, True)
+            gradient = gradient * (grad_output if summed else grad_output[..., None])
+            return gradient.to(scores.dtype), None
+        total = summed and grad_output.is_cpu
+        upstream = grad_output.item() if total else 1.0
+        if half and total and upstream != 1:
+            # All factors before rounding, so that a scaled loss saves what float16 cannot hold.
+            gradient, scale, upstream = None, scale * upstream, 1.0
+        if gradient is None:
+            wide = scores.float() if half and not total else scores
+            _, gradient = compute(wide, rows, target, factor, options, scale, True)
+        if not total:
+            gradient.mul_(grad_output if summed else grad_output[:, None])
+        elif upstream != 1:
+            gradient.mul_(upstream)
+        return gradient if gradient.dtype is scores.dtype else gradient.to(scores.dtype), None
+
+
+def plain_losses(
+    rows: Rows,
+    scores: Tensor,
+    target: Tensor,
+    factor: Tensor | None,
+    options: Mapping[str, Any],
+) -> Tensor:
+    """Return the loss of each row, times its factor, with its slope by the factor at factor 0 too."""
+    if factor is None or not (factor.requires_grad or plain_only(factor)):
+        return rows.reference(scores, target, factor, options)
+    kept = (factor != 0) | scores.isfinite().all(1)
+    losses = rows.reference(torch.where(kept[:, None], scores, 0.0), target, None, options)
+    return torch.where(kept, factor * losses, 0.0)
+
+
+def sum_of(losses: Tensor, scale: float) -> Tensor:
+    if compiled(losses):
+        return torch.scalar_tensor(total(losses) * scale, dtype=losses.dtype)
+    return (losses.sum(dtype=torch.float64) * scale).to(losses.dtype)
+
+
+def compiled(tensor: Tensor) -> bool:
+    """Whether kernels run on this tensor."""
+    if not tensor.is_cpu:
+        return False
+    missing = cpu.unavailable()
+    if missing:
+        warn_once(f"{missing}: Ravine computes with plain PyTorch operations, which is slower")
+    return not missing
+
+
+def compute(
+    scores: Tensor,
+    rows: Rows,
+    target: Tensor,
+    factor: Tensor | None,
+    options: Mapping[str, Any],
+    scale: float,
+    needs_gradient: bool,
+) -> tuple[Tensor, Any]:
+    """Return the losses of the rows and, if it is needed, their gradient times ``scale``."""
+    scores = scores.detach()
+    if compiled(scores):
+        scores = scores.contiguous()
+        gradient = buffers.take(scores, scores.dtype) if needs_gradient else None
+        target = target.contiguous()
+        factor = None if factor is None else factor.contiguous()
+        return rows.kernel(scores, target, factor, options, scale, gradient), gradient
+    if not needs_gradient:
+        with torch.no_grad():
+            return rows.reference(scores, target, factor, options), None
+    with torch.enable_grad():
+        leaf = scores.requires_grad_()
+        losses = rows.reference(leaf, target, factor, options)
+        (gradient,) = torch.autograd.grad((losses * scale).sum(), leaf)
+    return losses.detach(), gradient

@@ -193,7 +193,7 @@ ROWS: list[Row] = [
         exact_bce,
         tuple(((x,), y) for x in LOGITS for y in (0.0, 1.0, 0.25)),
         mean=F.binary_cross_entropy_with_logits,
-        ulp=(4.0, 4.0),
+        ulp=(1.5, 2.0),
         infinite=(
             ((INF,), 1.0, 0.0, (0.0,)),
             ((INF,), 0.0, INF, (1.0,)),
@@ -238,7 +238,7 @@ ROWS: list[Row] = [
         exact_cross_entropy(),
         CONFIDENT,
         mean=by_torch(reduction="mean"),
-        ulp=(4.0, 4.0),
+        ulp=(1.5, 1.5),
         rows=True,
         infinite=(
             ((INF, 0.0, 0.0), 0, 0.0, (0.0, 0.0, 0.0)),
@@ -261,7 +261,7 @@ ROWS: list[Row] = [
             mean=None
             if make is soft and "class_weight" in options
             else by_torch(reduction="mean", **options),
-            ulp=(4.0, 16.0),
+            ulp=(2.0, 12.5),
             rows=True,
             extra={"kind": "soft" if make is soft else ""},
         )

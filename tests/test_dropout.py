@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ravine.engine.philox import philox4x32, stream_seed, words
-from ravine.errors import ArgumentError, ArgumentTypeError
+from ravine.errors import ArgumentError, ArgumentTypeError, BackendWarning
 from ravine.regularize import Dropout, checkpoint_contexts
 from ravine.regularize.dropout_mask import (
     CHUNK,
@@ -431,3 +431,20 @@ def test_the_mean_is_kept():
     x = torch.randn(SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     difference = Dropout(0.3, seed=0)(x) - x
     assert abs(float(difference.mean())) / (float(difference.std()) / math.sqrt(SIZE)) < BOUND
+
+
+# --- without Numba -------------------------------------------------------------------------------
+
+
+def test_without_numba_the_numbers_are_the_same(monkeypatch):
+    from ravine.engine import choice, cpu
+
+    x = torch.randn(500, requires_grad=True)
+    expected = fixed()(x)
+    (gradient,) = torch.autograd.grad(expected.sum(), x)
+    monkeypatch.setattr(cpu, "unavailable", lambda: "Numba is not here")
+    monkeypatch.setattr(choice, "_warned", set())
+    with pytest.warns(BackendWarning, match="plain PyTorch"):
+        result = fixed()(x)
+    assert torch.equal(result, expected)
+    assert torch.equal(torch.autograd.grad(result.sum(), x)[0], gradient)

@@ -60,6 +60,8 @@ def test_value_and_gradient_equal_the_oracle(row, kind):
     value, slope, tiny = KINDS[kind]
     x, y = row.samples((37,), kind)
     for reduction in ("none", "sum", "mean"):
+        if reduction == "none" and kind is torch.float16:
+            continue  # as bfloat16; each is a kernel to compile
         ours, theirs = leaf(x), leaf(x.double())
         found = loss_of(row, ours, y, reduction=reduction)
         exact = row.oracle(theirs, wide(y))

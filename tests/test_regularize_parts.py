@@ -83,7 +83,7 @@ def test_soft_threshold_is_our_optimizers_proximal_step():
     ravine.optim.GradientDescent([b], lr=0.2, l1=0.5, l1_proximal=True).step()
     assert torch.equal(a, b)
     assert a.tolist()[:2] == [0.0, 0.0]
-    assert math.copysign(1, float(a[1])) == 1
+    assert math.copysign(1, a[1].item()) == 1
 
 
 def test_penalties_refuse():

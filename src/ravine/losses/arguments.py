@@ -36,6 +36,7 @@ def check_reduction(name: str, reduction: str, normalizer: float | Tensor | None
             )
         if not readable(normalizer):
             return
+        normalizer = normalizer.detach()
     elif not isinstance(normalizer, (int, float)):
         raise ArgumentTypeError(f"{name}: normalizer is no number", got=type(normalizer).__name__)
     if not 0 < float(normalizer) < math.inf:

@@ -87,20 +87,23 @@ class FusedLoss(torch.autograd.Function):
         gradient, ctx.gradient = ctx.gradient, None
         total = reduction != "none" and grad_output.is_cpu
         factor = grad_output.item() if total else 1.0
-        half = input.dtype in HALVES
+        kind = input.dtype
+        half = kind in HALVES
         if half and total and factor != 1:
             # All factors before rounding, so that a scaled loss saves what float16 cannot hold.
             gradient, scale, factor = None, scale * factor, 1.0
         if gradient is None:
-            wide = input.float() if half and not total else input
+            if half and not total:
+                input, target = input.float(), target.to(torch.float32)
+            # "sum" whatever was asked for: the values have been given, only the slopes are missing.
             _, gradient = value_and_gradient(
-                loss, wide, target, weight, values, reduction, scale, True
+                loss, input, target, weight, values, "sum", scale, True
             )
         if not total:
             gradient.mul_(grad_output)
         elif factor != 1:
             gradient.mul_(factor)
-        return gradient if gradient.dtype is input.dtype else gradient.to(input.dtype), None
+        return gradient if gradient.dtype is kind else gradient.to(kind), None
 
 
 HALVES = (torch.float16, torch.bfloat16)

@@ -187,6 +187,7 @@ def _transformed(x: Tensor) -> bool:
     return (
         torch._C._functorch.peek_interpreter_stack() is not None
         or torch.autograd.forward_ad._current_level >= 0
+        or torch._C._functorch.is_legacy_batchedtensor(x)  # autograd.grad(is_grads_batched=True)
         or type(x) not in (Tensor, nn.Parameter)
     )
 

@@ -70,6 +70,7 @@ def rows_loss(
     else:
         hot = torch.nn.functional.one_hot(torch.where(counts, targets, 0), classes)
         a = a + weights * ((1 - label_smoothing) * hot.to(x.dtype))
-    inner = torch.where(a == 0, 0.0, a * torch.where(a == 0, 0.0, d)).sum(1)
+    # Only 0 times infinity is left out: the slope by a target that is 0 is not.
+    inner = (a * torch.where((a == 0) & d.isinf(), 0.0, d)).sum(1)
     loss = a.sum(1) * others.log1p() - inner
     return torch.where(counts, factor * loss, 0.0)

@@ -47,7 +47,8 @@ class Optimizer(torch.optim.Optimizer):
             * ``clip_value``: largest absolute value of its elements,
             * ``l2``: adds the penalty l2 sum w^2 (gradient 2 l2 w),
             * ``l1``: adds the penalty l1 sum abs(w), by its subgradient or, with
-              ``l1_proximal=True``, by a soft threshold lr l1 after the step (exact zeros),
+              ``l1_proximal=True``, by a soft threshold lr l1 after the step (exact zeros); the
+              threshold is the same for every weight, also under Adam's root or with momentum,
             * ``weight_decay`` with ``decay``: "coupled" (g + weight_decay w), "decoupled"
               (w - lr weight_decay w) or "independent" (w - weight_decay w),
             * ``average``: decay of an exponential average of the weights, see `averaged`,

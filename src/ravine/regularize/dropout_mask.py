@@ -30,7 +30,7 @@ GROUP = 4 * RUN
 CHUNK = 64 * GROUP
 """Elements that a thread takes at a time."""
 
-PARALLEL_FROM = 16_384
+PARALLEL_FROM = 65_536
 """Elements from which several threads pay for their start-up."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -53,13 +54,15 @@ def write_report(record: Mapping[str, Any], path: str | os.PathLike[str]) -> Pat
     """
     text = render_report(record)
     target = Path(path)
+    # Written beside and then renamed: a reader never meets half a page.
+    beside = target.with_name(f".{target.name}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Written beside and then renamed: a reader never meets half a page.
-        beside = target.with_name(f".{target.name}.partial")
         beside.write_text(text, encoding="utf-8", newline="\n")
         beside.replace(target)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise RunDirectoryError(
             "the page cannot be written",
             where=str(target),

@@ -201,8 +201,8 @@ def test_the_bare_class():
         ravine.optim.Optimizer([weight()], lr=0.1)
 
 
-def test_an_unknown_optimizer_and_the_nearest_one():
-    with pytest.raises(AttributeError, match=r"no optimizer 'Adm' did you mean 'Adam'\?"):
+def test_an_unknown_optimizer():
+    with pytest.raises(AttributeError, match="has no optimizer 'Adm'"):
         ravine.optim.Adm
 
 

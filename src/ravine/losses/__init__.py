@@ -52,7 +52,5 @@ globals().update(_MODULES)
 __all__ += [*FUNCTIONS, *_MODULES]  # noqa: PLE0604
 
 
-def __getattr__(name: str) -> Any:
-    from ravine.errors import nearest
-
-    raise AttributeError(f"ravine.losses has no loss {name!r} {nearest(name, __all__)}")
+def __getattr__(name: str) -> Any:  # tells type checkers what the names above are
+    raise AttributeError(f"ravine.losses has no loss {name!r}")

@@ -23,7 +23,5 @@ __all__ += list(OPTIMIZERS)
 globals().update(OPTIMIZERS)
 
 
-def __getattr__(name: str) -> type[Optimizer]:
-    from ravine.errors import nearest
-
-    raise AttributeError(f"ravine.optim has no optimizer {name!r} {nearest(name, OPTIMIZERS)}")
+def __getattr__(name: str) -> type[Optimizer]:  # tells type checkers what the names above are
+    raise AttributeError(f"ravine.optim has no optimizer {name!r}")

@@ -1,0 +1,67 @@
+"""What the README shows runs, in a fresh process and an empty folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+COMMANDS = [
+    line
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.startswith("ravine ")
+]
+
+
+def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        arguments, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_a_python_block_runs(number, tmp_path):
+    (tmp_path / "block.py").write_text(BLOCKS[number], encoding="utf-8")
+    done = run([sys.executable, "-W", "error::UserWarning", "block.py"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_there_are_blocks_and_commands():
+    assert len(BLOCKS) == 3
+    assert len(COMMANDS) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: " ".join(c.split()[:3]))
+def test_a_command_runs(command, tmp_path):
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    _, *arguments = shlex.split(command)
+    done = run([sys.executable, "-c", "from ravine.cli import main; main()", *arguments], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_ci_runs_the_line_that_the_readme_shows():
+    line = re.search(r"<!-- test -->\n```bash\n(.*?)\n```", README, re.DOTALL)
+    assert line is not None
+    assert "\n" not in line[1]
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    found = subprocess.run(
+        ["bash", "-c", next(part for part in script.splitlines() if part.startswith("line="))
+         + '; printf %s "$line"'],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert found.stdout == line[1]

@@ -232,5 +232,5 @@ def test_options_out_of_bounds():
 
 
 def test_an_unknown_loss():
-    with pytest.raises(AttributeError, match="did you mean 'huber'"):
+    with pytest.raises(AttributeError, match="has no loss 'hubber'"):
         losses.hubber

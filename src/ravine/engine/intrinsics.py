@@ -11,6 +11,7 @@ leaves the loop around it to be vectorised::
     float16_to_float32(u)     float32_to_float16(x)     # both round to nearest even; NaN stays NaN
     float32_to_bits(x)        bits_to_float32(i)        # int32, the same 32 bits
     float64_to_bits(x)        bits_to_float64(i)        # int64, the same 64 bits
+    larger(x, y)                                        # NaN where one of them is
 
 Numba widens integer arithmetic to 64 bits and its ``.view`` of a scalar goes through memory; either
 one stops LLVM from vectorising the loop around it. A float argument must have exactly the type that
@@ -34,7 +35,7 @@ from llvmlite import ir
 __all__ = [
     "address_to_array", "atomic_add", "bfloat16_to_float32", "bits_to_float32", "bits_to_float64",
     "float16_to_float32", "float32_to_bfloat16", "float32_to_bits", "float32_to_float16",
-    "float64_to_bits", "read", "stack_bytes", "write",
+    "float64_to_bits", "larger", "read", "stack_bytes", "write",
 ]  # fmt: skip
 
 # Typed aliases: Numba has no annotations, and mypy would call every decorated function untyped.
@@ -120,6 +121,25 @@ def float64_to_bits(typing_context: Any, x: Any) -> Any:
 def bits_to_float64(typing_context: Any, bits: Any) -> Any:
     """Return the float64 that has the bits of an int64."""
     return _unary(bits, types.int64, types.float64, lambda b, v: b.bitcast(v, _F64))
+
+
+@intrinsic
+def larger(typing_context: Any, a: Any, b: Any) -> Any:
+    """Return the larger of two floats of one type, NaN if either is: LLVM's own maximum.
+
+    Unlike a comparison, LLVM knows that its order does not matter, and makes vectors of a loop.
+    """
+    if a != b or not isinstance(a, types.Float):
+        return None
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = arguments[0].type
+        function = builder.module.declare_intrinsic(
+            "llvm.maximum", [kind], ir.FunctionType(kind, [kind, kind])
+        )
+        return builder.call(function, arguments)
+
+    return a(a, a), code
 
 
 # --- half precision ------------------------------------------------------------------------------

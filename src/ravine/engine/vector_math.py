@@ -133,10 +133,11 @@ def _exp(x: Lane) -> Lane:
 
 def _exp_of_negative(x: Lane) -> Lane:
     form = _format(x)
-    lowest = (1 - form.bias) * 0.6931
+    # There n = -bias, and the bits that would be 2^n are those of 0: no comparison is needed.
+    lowest = -form.bias * 0.693147
     n, r, _ = _reduce(x.at_least(lowest))
     y = (r * r).fma(r.polynomial(form.exp_tail), r) + 1.0
-    return x.constant(0.0).where(x < lowest, y * _power_of_two(n, form))
+    return y * _power_of_two(n, form)
 
 
 def _expm1(x: Lane) -> Lane:
@@ -257,7 +258,7 @@ exp = _callable("exp", _exp, "e to the power x.")
 exp_of_negative = _callable(
     "exp_of_negative",
     _exp_of_negative,
-    "exp of x <= 0 in two thirds of the time: 0 where it would be subnormal.",
+    "exp of x <= 0 in half of the time: 0 where it would be less than 0.7 of a normal number.",
 )
 expm1 = _callable("expm1", _expm1, "exp(x) - 1, to the last digit near 0.")
 log = _callable("log", _log, "The natural logarithm; -inf at 0, NaN below.")

@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from ravine.engine.intrinsics import read, stack_bytes, write
+from ravine.engine.intrinsics import larger, read, stack_bytes, write
 from ravine.engine.vector_math import exp_of_negative, log1p
 from ravine.losses.kernels.cross_entropy_cpu import LANES
 from ravine.losses.kernels.cross_entropy_rows import (
-    LANE,
     class_weight,
     difference,
     njit,
+    njit_inline,
     njit_reordered,
+    njit_unsigned_zero,
     product,
     row_factor,
     slope,
@@ -96,38 +97,13 @@ def _full(start: Any, classes: Any) -> Any:
     return min(start, classes - LANES)
 
 
-@njit
+@njit_unsigned_zero
 def _maximum(x: Any, classes: Any, stored: Any, number: Any) -> Any:
-    lanes = stack_bytes(LANE)
-    for j in range(LANES):
-        write(lanes, j, number(-np.inf), number)
-    # Four blocks at once: less waiting for what has just been written to the lanes.
-    fours = classes // (4 * LANES) * (4 * LANES)
-    for start in range(0, fours, 4 * LANES):
-        for j in range(LANES):
-            k = start + j
-            first = _larger(read(x, k, stored), read(x, k + LANES, stored))
-            second = _larger(read(x, k + 2 * LANES, stored), read(x, k + 3 * LANES, stored))
-            write(lanes, j, _larger(_larger(first, second), read(lanes, j, number)), number)
-    for start in range(fours, classes, LANES):
-        begin = _full(start, classes)
-        for j in range(LANES):
-            v = _larger(read(x, begin + j, stored), read(lanes, j, number))
-            write(lanes, j, v, number)
-    for width in (32, 16, 8):
-        for j in range(width):
-            v = _larger(read(lanes, j, number), read(lanes, width + j, number))
-            write(lanes, j, v, number)
-    result = read(lanes, 0, number)
-    for j in range(1, 8):
-        result = _larger(result, read(lanes, j, number))
+    """Return the largest logit, NaN if one is."""
+    result = number(-np.inf)
+    for k in range(classes):
+        result = larger(result, read(x, k, stored))
     return result
-
-
-@njit
-def _larger(a: Any, b: Any) -> Any:
-    """Return the larger one, b if a is NaN."""
-    return a if a > b else b
 
 
 @njit
@@ -136,40 +112,65 @@ def _exponentials(
 ) -> Any:
     """Return the sum of exp(d) over all classes but one at the top; leave exp(d) in g if exact."""
     if exact and g != 0:
-        _exponentials_of(x, g, classes, stored, number, top)
-        rest, ties = _sums(g, classes, number)
+        rest, ties = _exponentials_of(x, g, classes, stored, number, top)
         return rest + (ties - number(1))
     buffer = stack_bytes(BLOCK_BYTES)
     others, all_ties = number(0), number(-1)
     for start in range(0, classes, BLOCK):
         count = min(BLOCK, classes - start)
-        _exponentials_of(x + start * size, buffer, count, stored, number, top)
-        rest, ties = _sums(buffer, count, number)
+        rest, ties = _exponentials_of(x + start * size, buffer, count, stored, number, top)
         others += rest
         all_ties += ties
     return others + all_ties
 
 
 @njit
-def _exponentials_of(x: Any, out: Any, count: Any, stored: Any, number: Any, top: Any) -> None:
-    """Write exp(d) of ``count`` logits."""
-    if count < LANES:
+def _exponentials_of(x: Any, out: Any, count: Any, stored: Any, number: Any, top: Any) -> Any:
+    """Write exp(d) of ``count`` logits; return the sum of those below 1 and how many are 1.
+
+    As one sum, small ones would lose their digits.
+    """
+    if count < LANES or top - top != number(0):  # the top is infinite, or NaN
         for j in range(count):
             d = difference(read(x, j, stored), top, number)
             write(out, j, exp_of_negative(d), number)
-        return
-    for start in range(0, count, LANES):
-        begin = _full(start, count)
-        for j in range(LANES):
-            d = difference(read(x, begin + j, stored), top, number)
-            write(out, begin + j, exp_of_negative(d), number)
+        return _sums(out, 0, count, number)
+    whole = count // LANES * LANES
+    rest, ties = _finite_exponentials(x, out, 0, whole, stored, number, top)
+    if whole < count:
+        begin = _full(whole, count)
+        _finite_exponentials(x, out, begin, LANES, stored, number, top)
+        more, more_ties = _sums(out, whole, count, number)
+        rest += more
+        ties += more_ties
+    return rest, ties
+
+
+@njit_inline
+def _exp(d: Any) -> Any:
+    """Return exp(d), compiled where the roundings inside it stay in their order."""
+    return exp_of_negative(d)
 
 
 @njit_reordered
-def _sums(block: Any, count: Any, number: Any) -> Any:
-    """Return the sum of what is not 1 and how many are 1; as one, small sums would lose digits."""
+def _finite_exponentials(
+    x: Any, out: Any, begin: Any, count: Any, stored: Any, number: Any, top: Any
+) -> Any:
     rest = ties = number(0)
     for j in range(count):
+        e = _exp(read(x, begin + j, stored) - top)
+        write(out, begin + j, e, number)
+        tie = e == number(1)
+        rest += number(0) if tie else e
+        ties += number(1) if tie else number(0)
+    return rest, ties
+
+
+@njit_reordered
+def _sums(block: Any, start: Any, stop: Any, number: Any) -> Any:
+    """Return the sum of what is not 1 and how many are 1."""
+    rest = ties = number(0)
+    for j in range(start, stop):
         e = read(block, j, number)
         tie = e == number(1)
         rest += number(0) if tie else e

@@ -18,9 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
-from measure import arguments, interleaved, line, save, stream_limit
+from measure import arguments, line, save
 
 from ravine import losses
+from ravine.bench.timing import interleaved, stream_limit
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

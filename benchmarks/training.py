@@ -19,9 +19,10 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 sys.path.insert(0, str(Path(__file__).parent))
-from measure import arguments, interleaved, line, save
+from measure import arguments, line, save
 
 import ravine
+from ravine.bench.timing import interleaved
 from ravine.tasks import Task, load_task
 
 EPOCHS, BATCH, LR = 20, 64, 1e-3

@@ -19,7 +19,7 @@ FLOORS = [
     {"optim"},
     {"tasks"},
     {"training"},
-    {"diagnose", "compare", "landscape"},
+    {"diagnose", "compare", "landscape", "bench"},
     {"report"},
     {"cli"},
 ]

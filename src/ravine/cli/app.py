@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from ravine.cli.bench import build_bench
 from ravine.cli.exits import reported
 from ravine.cli.listing import KINDS, Sources, print_list
 from ravine.cli.run import Train, run_training
@@ -31,6 +32,10 @@ _EXAMPLES = {
         'ravine train my_task.py --regularize "dropout(0.1)" --run-dir runs/try',
     ),
     "list": ("ravine list", "ravine list schedules"),
+    "steps": (
+        "ravine bench steps --model 2M --rule AdamW --rule RMSprop",
+        "ravine bench steps --save steps.json",
+    ),
 }
 
 
@@ -201,6 +206,7 @@ def build_app(*, train: Train | None = None, sources: Sources | None = None) -> 
         with reported():
             print_list(kind, sources)
 
+    app.add_typer(build_bench(command=_Command), name="bench")
     return app
 
 

@@ -17,6 +17,7 @@ A kernel finds its work behind the address of eight int64 numbers, the head:
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from itertools import chain
@@ -43,7 +44,10 @@ PARALLEL_FROM = 65_536
 def unavailable() -> str:
     """Return why the CPU executor cannot be used, or an empty string."""
     try:
-        import numba  # noqa: F401
+        if importlib.util.find_spec("numba") is None:
+            return "Numba is not installed"
+        if not kernel_cache.has_machine_code():  # else it has worked here, and may not be needed
+            import numba  # noqa: F401
     except ImportError as error:
         return f"Numba cannot be imported ({error})"
     return ""
@@ -56,8 +60,7 @@ def supports(dtype: torch.dtype) -> bool:
 
 @cache
 def _compiled(source: str) -> Kernel:
-    function = kernel_cache.load(source, "cpu").kernel
-    return Kernel(function, function.address)
+    return Kernel(*kernel_cache.functions(source, "cpu", ["kernel"])[0])
 
 
 def compiled(

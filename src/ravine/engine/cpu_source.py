@@ -125,7 +125,7 @@ def _kernel(
         for name in arrays
     ]
     lines = [
-        '@cfunc("void(int64)", cache=True, **OPTIONS)',
+        '@cfunc("void(int64)", **OPTIONS)',
         "def kernel(head_address):",
         "    head = address_to_array(head_address, 8, int64)",
         "    chunks = address_to_array(head[2], 3 * head[1], int64)",

@@ -1,8 +1,8 @@
 """Generated kernels as files, so that they compile once on a machine and can be read.
 
 A kernel's file is named by a hash of its source and of the engine's own functions that are compiled
-into it. Numba keeps its machine code beside the file (in ``__pycache__``), and Triton in its own
-cache.
+into it. The machine code of a CPU kernel lies beside it (`ravine.engine.machine_code`); Triton keeps
+its own in a cache of its own.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ import re
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
+
+from ravine.engine import machine_code
 
 
 @lru_cache(maxsize=1)
@@ -59,12 +62,44 @@ def load(source: str, kind: str) -> ModuleType:
 
     A file whose text is not what its name promises (damaged, or edited) is written anew.
     """
-    imported = sorted(set(re.findall(r"^from (ravine[\w.]*) import", source, re.MULTILINE)))
-    source += "".join(f"# {name}: {_support(name)}\n" for name in imported)
-    digest = hashlib.sha256(source.encode()).hexdigest()[:20]
-    name = f"ravine_{kind}_{digest}"
+    name, source = _named(source, kind)
     with _lock:  # two threads may ask for the same kernel at once
         return sys.modules[name] if name in sys.modules else _made(name, source)
+
+
+def functions(source: str, kind: str, names: Sequence[str]) -> list[tuple[object, int]]:
+    """Return, for each ``cfunc`` of a source text, what keeps it alive and its address.
+
+    They are compiled by Numba where this machine has not done so before, or the file is damaged.
+    """
+    module, source = _named(source, kind)
+    found = []
+    with _lock:
+        for name in names:
+            path = directory() / f"{module}.{name}.{machine_code.machine()}{machine_code.SUFFIX}"
+            loaded = machine_code.load(path)
+            if loaded is None:
+                function = getattr(load(source, kind), name)
+                machine_code.save(path, function)
+                loaded = function, int(function.address)
+            found.append(loaded)
+    return found
+
+
+def has_machine_code() -> bool:
+    """Whether this machine's Numba has compiled a kernel into the cache before."""
+    ending = f".{machine_code.machine()}{machine_code.SUFFIX}"
+    return any(entry.name.endswith(ending) for entry in os.scandir(directory()))
+
+
+def _named(source: str, kind: str) -> tuple[str, str]:
+    """Return a module's name, and its source with the digests of what it imports."""
+    imported = sorted(set(re.findall(r"^from (ravine[\w.]*) import", source, re.MULTILINE)))
+    marks = "".join(f"# {name}: {_support(name)}\n" for name in imported)
+    if not source.endswith(marks):
+        source += marks
+    digest = hashlib.sha256(source.encode()).hexdigest()[:20]
+    return f"ravine_{kind}_{digest}", source
 
 
 def _made(name: str, source: str) -> ModuleType:
@@ -74,19 +109,6 @@ def _made(name: str, source: str) -> ModuleType:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(source)
         Path(temporary).replace(path)
-    machine_code = path.parent / "__pycache__"
-    had_machine_code = any(machine_code.glob(f"{name}.*.nb?"))
-    try:
-        return _imported(name, path)
-    except Exception:
-        if not had_machine_code:
-            raise
-    for damaged in machine_code.glob(f"{name}.*.nb?"):  # Numba does not get over these itself
-        damaged.unlink(missing_ok=True)
-    return _imported(name, path)
-
-
-def _imported(name: str, path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None  # a file location always has both
     module = importlib.util.module_from_spec(spec)

@@ -131,7 +131,7 @@ def dropped(stored, word, threshold, scale):
     return {store}
 
 
-@cfunc("void(int64)", cache=True, error_model="numpy")
+@cfunc("void(int64)", error_model="numpy")
 def kernel(head_address):
     head = address_to_array(head_address, 8, int64)
     size = head[1]
@@ -174,5 +174,4 @@ def _kernel(dtype: torch.dtype) -> Kernel:
         number=number, stored=stored, load=load.format("stored"), store=store.format("y"),
         bytes=dtype.itemsize, run=RUN, group=GROUP, chunk=CHUNK,
     )  # fmt: skip
-    function = kernel_cache.load(source, "dropout").kernel
-    return Kernel(function, function.address)
+    return Kernel(*kernel_cache.functions(source, "dropout", ["kernel"])[0])

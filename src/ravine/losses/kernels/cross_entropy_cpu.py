@@ -33,7 +33,7 @@ from ravine.losses.kernels.cross_entropy_cpu import HEAD
 from ravine.losses.kernels.cross_entropy_wide import wide
 
 
-@cfunc("void(int64)", cache=True, error_model="numpy", fastmath={{"contract"}})
+@cfunc("void(int64)", error_model="numpy", fastmath={{"contract"}})
 def kernel(head_address):
     head = address_to_array(head_address, HEAD, int64)
     rows, classes, block = head[1], head[2], head[3]
@@ -68,8 +68,7 @@ def _kernel(dtype: torch.dtype, soft: bool, narrow: bool) -> Kernel:
         stored=stored, number=number, size=size, soft=soft, exact=stored == number
     )
     source = _SOURCE.format(dtype=dtype, kind="soft" if soft else "integer", call=call)
-    function = kernel_cache.load(source, "cross_entropy").kernel
-    return Kernel(function, function.address)
+    return Kernel(*kernel_cache.functions(source, "cross_entropy", ["kernel"])[0])
 
 
 def rows_loss_and_gradient(

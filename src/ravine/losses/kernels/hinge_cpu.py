@@ -29,7 +29,7 @@ from ravine.engine.intrinsics import *
 number = {number}
 
 
-@cfunc("void(int64)", cache=True, error_model="numpy", fastmath={{"contract"}})
+@cfunc("void(int64)", error_model="numpy", fastmath={{"contract"}})
 def kernel(head_address):
     head = address_to_array(head_address, 10, int64)
     rows, classes, block = head[1], head[2], head[3]
@@ -83,8 +83,7 @@ def _kernel(dtype: torch.dtype) -> Kernel:
         load=load.format("scores[k]"),
         store_slope=store.format("slope"),
     )
-    function = kernel_cache.load(source, "hinge").kernel
-    return Kernel(function, function.address)
+    return Kernel(*kernel_cache.functions(source, "hinge", ["kernel"])[0])
 
 
 def rows_hinge(

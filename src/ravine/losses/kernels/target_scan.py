@@ -23,7 +23,7 @@ from ravine.engine.intrinsics import *
 number = {number}
 
 
-@cfunc("void(int64)", cache=True, error_model="numpy")
+@cfunc("void(int64)", error_model="numpy")
 def scan(head_address):
     head = address_to_array(head_address, 7, int64)
     rows, classes, ignored = head[0], head[1], head[2]
@@ -58,7 +58,7 @@ def total_of(values, count):
     return total
 
 
-@cfunc("void(int64)", cache=True, error_model="numpy")
+@cfunc("void(int64)", error_model="numpy")
 def add(head_address):
     head = address_to_array(head_address, 3, int64)
     result = address_to_array(head[2], 1, float64)
@@ -73,8 +73,8 @@ _Two = ctypes.c_double * 2
 @cache
 def _kernels(number: torch.dtype) -> tuple[Kernel, Kernel]:
     source = _SOURCE.format(number="float64" if number is torch.float64 else "float32")
-    made = kernel_cache.load(source, "targets")
-    return Kernel(made.scan, made.scan.address), Kernel(made.add, made.add.address)
+    scan, add = kernel_cache.functions(source, "targets", ["scan", "add"])
+    return Kernel(*scan), Kernel(*add)
 
 
 def scan(

@@ -10,7 +10,7 @@ from typing import Any, overload
 from ravine.engine.equation import REQUIRED, Equation
 from ravine.optim.optimizer import Optimizer
 from ravine.rules import Rule
-from ravine.rules.rule import Check
+from ravine.rules.rule import Bound, Check, Initial
 
 
 def optimizer_class(rule: Rule, module: str, qualname: str) -> type[Optimizer]:
@@ -43,7 +43,8 @@ def update_rule(function: Callable[..., Any], /) -> type[Optimizer]: ...
 def update_rule(
     *,
     state_names: Mapping[str, str] | None = None,
-    initial: Mapping[str, float] | None = None,
+    initial: Mapping[str, Initial] | None = None,
+    bounds: Mapping[str, Bound] | None = None,
     check: Check | None = None,
 ) -> Callable[[Callable[..., Any]], type[Optimizer]]: ...
 def update_rule(
@@ -51,7 +52,8 @@ def update_rule(
     /,
     *,
     state_names: Mapping[str, str] | None = None,
-    initial: Mapping[str, float] | None = None,
+    initial: Mapping[str, Initial] | None = None,
+    bounds: Mapping[str, Bound] | None = None,
     check: Check | None = None,
 ) -> Any:
     """Make an optimizer of an update equation, written as a function of scalars.
@@ -65,7 +67,9 @@ def update_rule(
     Args:
         function: the equation.
         state_names: state name -> its name in ``optimizer.state``.
-        initial: state name -> its value at the start.
+        initial: state name -> its value at the start: a number, the name of a hyperparameter, or
+            "w" for a copy of the weight.
+        bounds: hyperparameter -> (what is expected, in words; a function that says whether it is).
         check: called with each group's hyperparameters; raises `ArgumentError` if they do not fit.
 
     Returns:
@@ -95,6 +99,7 @@ def update_rule(
             equation,
             state_names or {},
             initial or {},
+            bounds=bounds or {},
             check=check,
             doc=equation.doc or f"The update rule {equation.name}.",
         )

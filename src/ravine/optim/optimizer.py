@@ -128,6 +128,7 @@ class Optimizer(torch.optim.Optimizer):
                 where=where,
                 defaults=self.options,
                 free=self.rule.equation.hyperparameters.keys() & OPTIONS,
+                own=self.rule.bounds,
             )
             if self.rule.check is not None:
                 self.rule.check(param_group)

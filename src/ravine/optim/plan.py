@@ -108,7 +108,7 @@ class Plan:
                 continue
             tensor = held.get(names[name])
             if tensor is None:
-                tensor = self._initial(name, weight)
+                tensor = self._initial(name, weight, group)
             elif tensor.shape != weight.shape:
                 raise ShapeError(
                     f"the state {names[name]!r} does not fit its weight",
@@ -126,12 +126,15 @@ class Plan:
             held[names[name]] = state[name] = tensor.detach()
         return Member(weight, group, state, float(steps))
 
-    def _initial(self, name: str, weight: Tensor) -> Tensor:
+    def _initial(self, name: str, weight: Tensor, group: Group) -> Tensor:
         dtype = torch.float32 if weight.dtype in _HALF else weight.dtype
-        if name == AVERAGE:
+        start = "w" if name == AVERAGE else self.rule.initial.get(name, 0.0)
+        if start == "w":
             return weight.detach().to(dtype, copy=True)
-        value = self.rule.initial.get(name, 0.0)
-        return torch.full_like(weight, value, dtype=dtype, requires_grad=False)
+        value = float(group[start] if isinstance(start, str) else start)
+        # A complex number is two real ones, as for torch.
+        fill = complex(value, value) if dtype.is_complex else value
+        return torch.full_like(weight, fill, dtype=dtype, requires_grad=False)
 
 
 def _check_gradient(weight: Tensor) -> None:

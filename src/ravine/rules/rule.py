@@ -10,6 +10,8 @@ from ravine.engine.equation import Equation
 from ravine.errors import EquationError
 
 Check = Callable[[Mapping[str, Any]], None]
+Bound = tuple[str, Callable[[Any], bool]]
+Initial = float | str
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,11 @@ class Rule:
         equation: the formula; its first tensors are the weight and the gradient, the others state.
         state_names: state name in the equation -> name in ``optimizer.state`` (torch's, where torch
             has the rule).
-        initial: state name -> value at the start; 0 where it is not named.
+        initial: state name -> value at the start: a number, the name of a hyperparameter (its value
+            when the state is made), or "w" for a copy of the weight; 0 where it is not named.
         defaults: values of options that differ from every optimizer's (``weight_decay``, ``decay``).
+        bounds: hyperparameter -> (what is expected, in words; whether a value is that), for names
+            that mean something of the rule's own.
         check: called with a group's hyperparameters; raises `ArgumentError` if they do not fit each
             other.
         doc: the docstring of the optimizer class.
@@ -31,8 +36,9 @@ class Rule:
     name: str
     equation: Equation
     state_names: Mapping[str, str] = field(default_factory=dict)
-    initial: Mapping[str, float] = field(default_factory=dict)
+    initial: Mapping[str, Initial] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    bounds: Mapping[str, Bound] = field(default_factory=dict)
     check: Check | None = None
     doc: str = ""
 
@@ -63,6 +69,22 @@ class Rule:
                 f"update rule {self.equation.name!r} has no state {', '.join(unknown)}",
                 expected="one of " + (", ".join(self.states) or "none: the rule has no state"),
             )
+        numbers = [name for name in self.equation.hyperparameters if name != "t"]
+        for state, start in self.initial.items():
+            if isinstance(start, str) and start not in ("w", *numbers):
+                raise EquationError(
+                    f"update rule {self.equation.name!r} cannot start the state {state!r}",
+                    got=repr(start),
+                    expected="a number, 'w' for a copy of the weight, or a hyperparameter: "
+                    + (", ".join(numbers) or "the rule has none"),
+                )
+        unbounded = sorted(self.bounds.keys() - set(numbers))
+        if unbounded:
+            raise EquationError(
+                f"update rule {self.equation.name!r} bounds {', '.join(unbounded)}, "
+                "which it does not take",
+                expected="one of " + (", ".join(numbers) or "none: it has no hyperparameters"),
+            )
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -78,13 +100,24 @@ def rule(
     name: str,
     *,
     state_names: Mapping[str, str] | None = None,
-    initial: Mapping[str, float] | None = None,
+    initial: Mapping[str, Initial] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    bounds: Mapping[str, Bound] | None = None,
     check: Check | None = None,
 ) -> Callable[[Callable[..., Any]], Rule]:
     """Make a `Rule` of the function below; see there for the arguments."""
 
     def decorate(function: Callable[..., Any]) -> Rule:
         equation = Equation(function)
-        return Rule(name, equation, state_names or {}, initial or {}, check=check, doc=equation.doc)
+        return Rule(
+            name,
+            equation,
+            state_names or {},
+            initial or {},
+            defaults or {},
+            bounds or {},
+            check=check,
+            doc=equation.doc,
+        )
 
     return decorate

@@ -46,6 +46,8 @@ def update_rule(
     initial: Mapping[str, Initial] | None = None,
     bounds: Mapping[str, Bound] | None = None,
     check: Check | None = None,
+    numbers: Mapping[str, Initial] | None = None,
+    shared: Mapping[str, Initial] | None = None,
 ) -> Callable[[Callable[..., Any]], type[Optimizer]]: ...
 def update_rule(
     function: Callable[..., Any] | None = None,
@@ -55,6 +57,8 @@ def update_rule(
     initial: Mapping[str, Initial] | None = None,
     bounds: Mapping[str, Bound] | None = None,
     check: Check | None = None,
+    numbers: Mapping[str, Initial] | None = None,
+    shared: Mapping[str, Initial] | None = None,
 ) -> Any:
     """Make an optimizer of an update equation, written as a function of scalars.
 
@@ -71,6 +75,10 @@ def update_rule(
             "w" for a copy of the weight.
         bounds: hyperparameter -> (what is expected, in words; a function that says whether it is).
         check: called with each group's hyperparameters; raises `ArgumentError` if they do not fit.
+        numbers: keyword name -> value at the start (a number or the name of a hyperparameter), for
+            names that are state, one number for each weight, computed in float64; their new values
+            are returned after the tensors.
+        shared: the same for numbers of the whole optimizer, returned last.
 
     Returns:
         A subclass of `ravine.optim.Optimizer`, called as ``rule(model.parameters(), lr=...)``.
@@ -102,6 +110,8 @@ def update_rule(
             bounds=bounds or {},
             check=check,
             doc=equation.doc or f"The update rule {equation.name}.",
+            numbers=numbers or {},
+            shared=shared or {},
         )
         made = optimizer_class(rule, function.__module__, function.__qualname__)
         decisive = {name: made.options.get(name) for name in made.program.decisive}

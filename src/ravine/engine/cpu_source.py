@@ -61,7 +61,8 @@ def kernel_source(
     Args:
         program: what to do per element.
         types: the storage type of each variable in memory.
-        totals: variables, besides those of a sweep, of which only the sum over each chunk is wanted, in float64.
+        totals: variables of which only the sum is wanted, in float64, for each chunk; those of a sweep
+            if none are given.
     """
     totals = totals or tuple(total.variable for total in program.totals)
     number = compute_type(types)

@@ -162,7 +162,7 @@ class Equation:
 
     def bound(self, changed: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
         """Return `reference` with other functions behind some of the canonical names."""
-        functions = _KNOWN | changed
+        functions = {**_KNOWN, **changed}
         scope: dict[str, Any] = {"max": functions["maximum"], "min": functions["minimum"]}
         scope |= functions | self.names
         for name, value in scope.items():

@@ -6,7 +6,6 @@ that the steps use. A sweep is a pass that stores nothing and adds up what reduc
 
 from __future__ import annotations
 
-import ast
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -117,7 +116,7 @@ def specialise(program: Program, values: Mapping[str, Any]) -> Specialised:
                 stores=summed,
                 slots=tuple(slot for step in steps for slot in step.lowered.slots),
                 scalars=scalars.slots(),
-                needs=scalars.needs & set(RUNTIME),
+                needs=frozenset(scalars.needs & set(RUNTIME)),
                 totals=totals,
                 by_tensor=bool(scalars.needs & of_tensors),
                 source=scalars.source,
@@ -140,7 +139,7 @@ def specialise(program: Program, values: Mapping[str, Any]) -> Specialised:
         stores=tuple(n for n in program.variables if n in written and n not in program.private),
         slots=tuple(slot for step in steps for slot in step.lowered.slots),
         scalars=scalars.slots(),
-        needs=scalars.needs & set(RUNTIME),
+        needs=frozenset(scalars.needs & set(RUNTIME)),
         sweeps=tuple(sweeps),
         numbers=order,
         advance=advance,

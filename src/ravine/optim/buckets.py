@@ -120,11 +120,16 @@ class CompiledBucket:
             Pass(one, self._weights, states, self._types, executor)
             for one in (*specialised.sweeps, specialised)
         ]
+        self._last = self._passes[-1]
+        self._gradient_places = [
+            (one.launch, one.gradient) for one in self._passes if one.gradient is not None
+        ]
         self._sizes = [w.numel() for w in self._weights]
         self._all = list(range(len(members)))
         self._active = self._all
         self._rows: Rows | None = None  # what the sweeps have left
         self._shared: Sequence[float] = ()
+        self._advances = bool(specialised.numbers)
         self._norm: Any = None
 
     def gather(self) -> None:
@@ -154,8 +159,8 @@ class CompiledBucket:
                 addresses = [g.data_ptr() for g in gradients]
         self._gradients = gradients  # kept alive until they were read
         self._addresses = addresses
-        for one in self._passes:
-            one.set_gradients(addresses)
+        for launch, place in self._gradient_places:
+            launch.set_addresses(place, addresses)
 
     def _select(self, active: list[int]) -> None:
         if active != self._active:
@@ -191,13 +196,8 @@ class CompiledBucket:
     def stepped(self) -> Sequence[int]:
         return self._active
 
-    def _counted(self, norm: float) -> Rows:
-        """Count the step, and return the values for its scalars."""
-        self.numbers.count(None if self._active is self._all else self._active)
-        return self.numbers.rows(norm)
-
     def sweeps(self, norm: float) -> Sweeps:
-        rows = self._counted(norm)
+        rows = self.numbers.count(None if self._active is self._all else self._active, norm)
         totals: dict[int, dict[str, float]] = {k: {} for k in self._active}
         for one in self._passes[:-1]:
             one.run(by_tensor(rows, totals) if one.specialised.by_tensor else rows)
@@ -215,15 +215,16 @@ class CompiledBucket:
         self._rows = by_tensor(rows, totals) if self._specialised.by_tensor else rows
 
     def run(self, norm: float) -> None:
-        rows = self._counted(norm) if self._rows is None else self._rows
-        self._rows = None
-        self._passes[-1].run(rows)
+        everyone = self._active is self._all
+        rows, self._rows = self._rows, None
+        if rows is None:
+            rows = self.numbers.count(None if everyone else self._active, norm)
+        self._last.run(rows)
         # Autograd then notices where a graph still needs the old weights.
         torch.autograd.graph.increment_version(self._weights)
-        if self._specialised.numbers and self._active:
+        if self._advances and self._active:
             values, row_of = rows
             new = [self._specialised.advance(one) for one in values]
-            everyone = self._active is self._all
             self.numbers.advance(new, row_of, None if everyone else self._active)
             self._shared = new[row_of[self._active[0]]][len(self.numbers.held) :]
 

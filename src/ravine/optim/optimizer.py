@@ -189,7 +189,7 @@ class Optimizer(torch.optim.Optimizer):
             settle([b for b in plan.buckets if b.reduces and b.stepped()], norm)
         for bucket in plan.buckets:
             bucket.run(norm)
-        if self.rule.shared:
+        if plan.shares:
             plan.share()
         return loss
 

@@ -50,13 +50,10 @@ class Pass:
                 self.launch.set_addresses(k, [w.data_ptr() for w in weights])
             elif name != "g":
                 self.launch.set_addresses(k, [state[name].data_ptr() for state in states])
-        self._gradient = arrays.index("g") if "g" in arrays else None
+        self.gradient = arrays.index("g") if "g" in arrays else None
+        """Which of the launch's arrays the gradients are."""
+        self._scalars = specialised.scalars
         self._row_of: list[int] | None = None
-
-    def set_gradients(self, addresses: list[int]) -> None:
-        """Set where the gradient of each weight begins."""
-        if self._gradient is not None:
-            self.launch.set_addresses(self._gradient, addresses)
 
     def run(self, rows: Rows) -> None:
         """Compute the scalars of each row and run the kernel over the selected weights."""
@@ -66,9 +63,8 @@ class Pass:
             launch.grow_scalars(len(values))
             launch.set_rows(row_of)
             self._row_of = row_of
-        scalars = self.specialised.scalars
         for row, one in enumerate(values):
-            launch.set_scalars(row, scalars(one))
+            launch.set_scalars(row, self._scalars(one))
         launch.run()
 
     def totals(self) -> Sums:

@@ -34,6 +34,7 @@ class Plan:
         waiting: the weights that have had none so far.
         needs_norm: whether a step needs the norm of the whole gradient.
         reduces: whether a step needs sweeps before its last pass.
+        shares: whether a step changes numbers of the whole optimizer.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Plan:
         self.needs_norm = "norm" in rule.equation.hyperparameters
         self.buckets = self._make_buckets()
         self.reduces = any(bucket.reduces for bucket in self.buckets)
+        self.shares = bool(program.shared)
         self._seen_states = len(state)
         self._seen_params = [list(group["params"]) for group in groups]
 

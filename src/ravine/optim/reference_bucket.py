@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from ravine.engine.program import Program
 from ravine.engine.reference import Reducing, Unknown, evaluate
 from ravine.errors import EquationError
 from ravine.optim.buckets import Group, Member, Stale, needed_state
+from ravine.optim.passes import Rows
 from ravine.optim.rows import Numbers
 from ravine.optim.totals import Sweeps, across_processes, different_sums, settled
 
@@ -29,6 +29,7 @@ class ReferenceBucket:
         self._program = program
         self._reducing = Reducing(program) if self.reduces else None
         self._totals: list[dict[str, float]] | None = None
+        self._rows: Rows | None = None
         self._shared: Sequence[float] = ()
 
     def gather(self) -> None:
@@ -49,8 +50,8 @@ class ReferenceBucket:
     @torch.no_grad()
     def sweeps(self, norm: float) -> Sweeps:
         assert self._reducing is not None
-        self.numbers.count(self.stepped())
-        values, row_of = self.numbers.rows(norm)
+        self._rows = self.numbers.count(self.stepped(), norm)
+        values, row_of = self._rows
         self._totals = [{} for _ in self.members]
         open_ = set(self.stepped())
         while open_:
@@ -97,9 +98,8 @@ class ReferenceBucket:
     def run(self, norm: float) -> None:
         stepped = self.stepped()
         totals, self._totals = self._totals, None
-        if totals is None:
-            self.numbers.count(stepped)
-        values, row_of = self.numbers.rows(norm)
+        rows, self._rows = self._rows, None
+        values, row_of = rows or self.numbers.count(stepped, norm)
         new_numbers: dict[int, list[float]] = {}
         for k in stepped:
             stored, tensors = self._tensors(k)
@@ -114,10 +114,10 @@ class ReferenceBucket:
                 target = stored[name].detach()
                 (torch.view_as_real(target) if target.is_complex() else target).copy_(value)
         if new_numbers:
-            rows = [0] * len(self.members)
+            own = [0] * len(self.members)
             for row, k in enumerate(new_numbers):
-                rows[k] = row
-            self.numbers.advance(list(new_numbers.values()), rows, stepped)
+                own[k] = row
+            self.numbers.advance(list(new_numbers.values()), own, stepped)
             self._shared = new_numbers[stepped[0]][len(self._program.numbers) :]
 
     def shared(self) -> Sequence[float]:

@@ -63,19 +63,23 @@ class Numbers:
             alike = len(set(zip(self._group_of, *held, strict=True))) == len(self.groups)
         self._t = counts.pop() if alike else None
 
-    def count(self, active: Sequence[int] | None) -> None:
-        """Count a step of some weights, or of all."""
+    def count(self, active: Sequence[int] | None, norm: float) -> Rows:
+        """Count a step of some weights, or of all, and return the values for its scalars.
+
+        Args:
+            active: the weights that are stepped; None for all.
+            norm: of the whole gradient.
+        """
         if active is None and self._t is not None:
             self._steps += 1
             self._t += 1
         else:
             self._steps[... if active is None else active] += 1
             self.compare()
-
-    def rows(self, norm: float) -> Rows:
-        """Return the values for the scalars, row by row, and each weight's row."""
         if self._t is not None:
-            values = [runtime_values(group, self._t, norm) for group in self.groups]
+            values = []
+            for group in self.groups:  # a comprehension is a call more, of 0.2 us
+                values.append(runtime_values(group, self._t, norm))  # noqa: PERF401
             if self._held:
                 for one, first in zip(values, self._first_of, strict=True):
                     for name, array in self._held.items():

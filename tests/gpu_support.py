@@ -51,7 +51,7 @@ def rule_program(name):
 
 def numbers_of(name):
     """Return values for the numbers that are state of a rule, all of them in (0, 1)."""
-    return {number: 0.25 for number in (*RULES[name].numbers, *RULES[name].shared)}
+    return dict.fromkeys((*RULES[name].numbers, *RULES[name].shared), 0.25)
 
 
 def launch(program, types, tensors, values=(), **options):

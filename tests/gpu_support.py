@@ -38,9 +38,20 @@ RULE_CASES = [(name, options) for name in RULES for options in HYPERPARAMETERS.g
 
 
 def rule_program(name):
-    equation = RULES[name].equation
-    _, _, *states = equation.tensors
-    return Program([Stage(equation, ("w", "g", *states), ("w", *states))], private=("g",))
+    rule = RULES[name]
+    stage = Stage(
+        rule.equation,
+        ("w", "g", *rule.states),
+        ("w", *rule.states),
+        tuple(rule.numbers),
+        tuple(rule.shared),
+    )
+    return Program([stage], private=("g",))
+
+
+def numbers_of(name):
+    """Return values for the numbers that are state of a rule, all of them in (0, 1)."""
+    return dict.fromkeys((*RULES[name].numbers, *RULES[name].shared), 0.25)
 
 
 def launch(program, types, tensors, values=(), **options):

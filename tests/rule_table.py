@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from rule_papers import lamb, lars, mars, wide_numbers
 from torch import Tensor
 
 Weights = Sequence[Tensor]
@@ -38,7 +39,13 @@ def same(
     """Return a row whose oracle is the torch optimizer of the same name and options."""
     torch_class = getattr(torch.optim, oracle or rule)
     torch_options = options if theirs is None else theirs
-    return Row(rule, options, by_torch(torch_class, **torch_options), torch_class, torch_options)
+    made = wide_numbers(by_torch(torch_class, **torch_options))
+    return Row(rule, options, made, torch_class, torch_options)
+
+
+def paper(rule: str, update: Callable[..., Tensor], **options: Any) -> Row:
+    """Return a row whose oracle is a formula with the same options."""
+    return Row(rule, options, formula(update, **options))
 
 
 def by_torch(
@@ -179,6 +186,24 @@ ROWS: list[Row] = [
     same("AdamW", lr=0.01),
     same("AdamW", lr=0.01, weight_decay=0.3, amsgrad=True),
     same("AdamW", lr=0.01, weight_decay=0.0, maximize=True),
+    same("NAdam", lr=0.01),
+    same("NAdam", lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1, maximize=True),
+    same("NAdam", lr=0.01, momentum_decay=0.5),
+    same(
+        "NAdam",
+        lr=0.01,
+        weight_decay=0.1,
+        decay="decoupled",
+        theirs={"lr": 0.01, "weight_decay": 0.1, "decoupled_weight_decay": True},
+    ),
+    same("ASGD", lr=0.1),
+    same("ASGD", lr=0.1, lambd=0.1, alpha=0.5, t0=30, weight_decay=0.1, maximize=True),
+    paper("LAMB", lamb, lr=0.01),
+    paper("LAMB", lamb, lr=0.1, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1),
+    paper("LARS", lars, lr=0.1),
+    paper("LARS", lars, lr=1.0, momentum=0.5, weight_decay=0.1, trust_coefficient=0.02),
+    paper("MARS", mars, lr=0.01),
+    paper("MARS", mars, lr=0.1, betas=(0.8, 0.9), eps=1e-3, gamma=0.5, weight_decay=0.1),
     # what every optimizer can do, shown on the simplest rule and together on Adam
     Row("SGD", {"lr": 0.1, "clip_norm": 0.7}, by_torch(SGD, before=clip_norm(0.7), lr=0.1)),
     Row("SGD", {"lr": 0.1, "clip_value": 0.3}, by_torch(SGD, before=clip_value(0.3), lr=0.1)),

@@ -43,7 +43,7 @@ def cases(*names: str, interpret: bool = False) -> None:
 @needs_triton
 @pytest.mark.slow
 def test_in_the_interpreter():
-    cases("gpu_cases.py", "gpu_function_cases.py", interpret=True)
+    cases("gpu_cases.py", "gpu_function_cases.py", "gpu_optimizer_cases.py", interpret=True)
 
 
 @needs_triton
@@ -56,7 +56,7 @@ def test_compiled_for_a_gpu_that_is_not_there():
 @needs_gpu
 @pytest.mark.slow
 def test_on_the_gpu():
-    cases("gpu_cases.py", "gpu_function_cases.py")
+    cases("gpu_cases.py", "gpu_function_cases.py", "gpu_optimizer_cases.py")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -74,6 +74,15 @@ def test_ours_to_ours_goes_on_with_the_same_bits(row):
     assert_same(ws, vs, rtol=0)
 
 
+@pytest.fixture
+def wide():
+    """Make torch keep its numbers (mu_product, eta) in float64, as we do."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("wide")
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("row", SHARED, ids=str)
 def test_torch_to_ours_in_the_middle_of_a_run(row, backend):
@@ -89,6 +98,7 @@ def test_torch_to_ours_in_the_middle_of_a_run(row, backend):
     assert_same(ws, vs)
 
 
+@pytest.mark.usefixtures("wide")
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("row", SHARED, ids=str)
 def test_ours_to_torch_in_the_middle_of_a_run(row, backend):

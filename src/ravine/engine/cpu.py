@@ -23,6 +23,7 @@ from functools import cache, lru_cache
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 
 from ravine.engine import kernel_cache
@@ -157,3 +158,10 @@ class Launch:
         """Return each total of the last run, added up in the order of the chunks."""
         count = self._head[1]
         return [sum(self._sums[k * count : (k + 1) * count]) for k in range(self._totals)]
+
+    def tensor_totals(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return each total of the last run for each tensor, 0 where one was not selected."""
+        count = self._head[1]
+        sums = np.array(self._sums[: self._totals * count]).reshape(self._totals, count)
+        owners = np.array(self._chunks[: 3 * count : 3], dtype=np.int64)
+        return np.array([np.bincount(owners, weights=one, minlength=self._tensors) for one in sums])

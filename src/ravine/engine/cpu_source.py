@@ -61,8 +61,10 @@ def kernel_source(
     Args:
         program: what to do per element.
         types: the storage type of each variable in memory.
-        totals: variables of which only the sum over each chunk is wanted, in float64.
+        totals: variables of which only the sum is wanted, in float64, for each chunk; those of a sweep
+            if none are given.
     """
+    totals = totals or tuple(total.variable for total in program.totals)
     number = compute_type(types)
     equations = [_equation(k, program) for k in range(len(program.steps))]
     polynomials = [name for name in _POLYNOMIALS if f"{name}(" in "".join(equations)]
@@ -73,6 +75,8 @@ def kernel_source(
     parts += equations
     if totals:
         parts.append(_SUMMATION)
+    if any(total.squared for total in program.totals):
+        parts.append(_SUMMATION_OF_SQUARES)
     parts.append(_kernel(program, types, number, totals))
     return "\n\n".join(parts) + "\n"
 
@@ -82,6 +86,15 @@ def total_of(values, count):
     total = float64(0)
     for i in range(count):
         total += float64(values[i])
+    return total
+"""
+
+_SUMMATION_OF_SQUARES = """@njit(error_model="numpy", fastmath={"contract", "reassoc"})
+def total_of_squares(values, count):
+    total = float64(0)
+    for i in range(count):
+        value = float64(values[i])
+        total += value * value
     return total
 """
 
@@ -161,13 +174,18 @@ def _kernel(
     ]
     lines += [f"        total_{name} = float64(0)" for name in totals]
     block = str(BLOCK) if totals else "length"
+    squared = {total.variable for total in program.totals if total.squared}
     lines += [
         f"        for start in range(0, length, {block}):",
         f"            count = min({block}, length - start)",
         *(f"            {view}" for view in views),
         "            for i in range(count):",
         *(f"                {line}" for line in inner),
-        *(f"            total_{name} += total_of(array_{name}, count)" for name in totals),
+        *(
+            f"            total_{name} += total_of{'_squares' if name in squared else ''}"
+            f"(array_{name}, count)"
+            for name in totals
+        ),
     ]
     lines += [
         f"        sums[{k} * head[1] + chunk] = total_{name}" for k, name in enumerate(totals)

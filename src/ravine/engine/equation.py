@@ -12,19 +12,21 @@ import copy
 import inspect
 import textwrap
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
-from ravine.engine.functions import CANONICAL, FUNCTIONS, HOST
+from ravine.engine.functions import CANONICAL, FUNCTIONS, HOST, REDUCTIONS
 from ravine.errors import EquationError
 
 REQUIRED: Any = inspect.Parameter.empty
 
+_KNOWN = FUNCTIONS | REDUCTIONS
+
 RESERVED_NUMBERS = frozenset(HOST) | {"inf", "nan"}
 """Names that mean something in generated code on numbers: not for hyperparameters."""
 
-RESERVED_TENSORS = frozenset(FUNCTIONS) | {
+RESERVED_TENSORS = frozenset(_KNOWN) | {
     "number", "negation", "power", "power2", "power3", "power4", "divide",
 }  # fmt: skip
 """Names that mean something in generated code on elements: not for tensors."""
@@ -119,7 +121,7 @@ class Equation:
         target = node.func
         found: Any = None
         if isinstance(target, ast.Name):
-            found = self.names.get(target.id) or FUNCTIONS.get(target.id)
+            found = self.names.get(target.id) or _KNOWN.get(target.id)
             found = found or getattr(builtins, target.id, None)
         elif isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name):
             found = getattr(self.names.get(target.value.id), target.attr, None)
@@ -131,11 +133,11 @@ class Equation:
             raise self.fail(
                 node,
                 f"calls {ast.unparse(target)}, which is not known to the engine",
-                "use one of " + ", ".join(sorted(FUNCTIONS)) + ", or write its formula out",
+                "use one of " + ", ".join(sorted(_KNOWN)) + ", or write its formula out",
             )
         if node.keywords:
             raise self.fail(node, f"calls {canonical} with keywords")
-        wanted = len(inspect.signature(FUNCTIONS[canonical]).parameters)
+        wanted = len(inspect.signature(_KNOWN[canonical]).parameters)
         if len(node.args) != wanted:
             raise self.fail(
                 node, f"calls {canonical} with {len(node.args)} arguments; it takes {wanted}"
@@ -143,16 +145,32 @@ class Equation:
         return canonical
 
     @cached_property
+    def reduces(self) -> bool:
+        """Whether it names a function that needs all elements before any."""
+        code = self.function.__code__
+        named = {*code.co_names, *code.co_freevars}
+        known = set(REDUCTIONS.values())
+        return bool(named & REDUCTIONS.keys()) or any(
+            isinstance(value, types.FunctionType) and value in known
+            for value in map(self.names.get, named)
+        )
+
+    @cached_property
     def reference(self) -> Callable[..., Any]:
         """The same function with `sqrt` and the rest bound to what works on numbers and tensors."""
-        scope: dict[str, Any] = {"max": FUNCTIONS["maximum"], "min": FUNCTIONS["minimum"]}
-        scope |= FUNCTIONS | self.names
+        return self.bound({})
+
+    def bound(self, changed: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+        """Return `reference` with other functions behind some of the canonical names."""
+        functions = {**_KNOWN, **changed}
+        scope: dict[str, Any] = {"max": functions["maximum"], "min": functions["minimum"]}
+        scope |= functions | self.names
         for name, value in scope.items():
             if isinstance(value, types.ModuleType):
-                scope[name] = _Bound(value)
+                scope[name] = _Bound(value, functions)
             else:
                 try:
-                    scope[name] = FUNCTIONS[CANONICAL[value]]
+                    scope[name] = functions[CANONICAL[value]]
                 except (KeyError, TypeError):
                     continue
         if self.source is None:
@@ -190,12 +208,15 @@ class _OutOfPlace(ast.NodeTransformer):
 class _Bound:
     """A module in which the names known to the engine mean the engine's functions."""
 
-    def __init__(self, module: types.ModuleType) -> None:
+    def __init__(
+        self, module: types.ModuleType, functions: Mapping[str, Callable[..., Any]]
+    ) -> None:
         self._module = module
+        self._functions = functions
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._module, name)
         try:
-            return FUNCTIONS[CANONICAL[found]]
+            return self._functions[CANONICAL[found]]
         except (KeyError, TypeError):
             return found

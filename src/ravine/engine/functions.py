@@ -125,6 +125,34 @@ FUNCTIONS: dict[str, Callable[..., Value]] = {
 """Canonical name -> function on numbers and tensors."""
 
 
+def _wide(x: Value) -> Tensor:
+    return torch.as_tensor(x).to(torch.float64)
+
+
+def tensor_norm(x: Value) -> Tensor:
+    """The root of the sum of squares over one tensor, a number for all of its elements.
+
+    Squares and sum are float64, so that they neither overflow nor vanish in a narrower type.
+    """
+    return _wide(x).square().sum().sqrt()
+
+
+def tensor_mean(x: Value) -> Tensor:
+    """The mean over one tensor, a number for all of its elements; NaN where there are none."""
+    return _wide(x).mean()
+
+
+def model_sum(x: Value) -> Tensor:
+    """The sum over all tensors that an optimizer steps; called alone, over the one that it is given."""
+    return _wide(x).sum()
+
+
+REDUCTIONS: dict[str, Callable[[Value], Tensor]] = {
+    f.__name__: f for f in (tensor_norm, tensor_mean, model_sum)
+}
+"""Functions that need every element before any: the engine makes a sweep of its own for them."""
+
+
 def divide(a: float, b: float) -> float:
     """``a / b`` as tensors divide: infinity or NaN where Python raises."""
     if b != 0:
@@ -147,7 +175,7 @@ HOST: dict[str, Callable[..., Value]] = FUNCTIONS | {"divide": divide, "raise_to
 """What the numbers of a step are computed with, before any element is."""
 
 # What else a person may have called in the equation, and what it means.
-CANONICAL: dict[Any, str] = {function: name for name, function in FUNCTIONS.items()} | {
+CANONICAL: dict[Any, str] = {f: name for name, f in (FUNCTIONS | REDUCTIONS).items()} | {
     builtins.abs: "abs",
     builtins.max: "maximum",
     builtins.min: "minimum",

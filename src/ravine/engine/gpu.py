@@ -197,6 +197,20 @@ class Launch:
             self._tables.enter(self._owners, self._sums)
             return self._sums.sum(0).tolist()
 
+    def tensor_totals(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return each total of the last run for each tensor, 0 where one was not selected."""
+        found = np.zeros((self._totals, len(self.sizes)))
+        if self._sums is None:
+            return found
+        with self._on_device():
+            self._tables.enter(self._owners, self._sums)
+            lengths = torch.from_numpy(self._counts).to(self._device)
+            for k in range(self._totals):
+                # One tensor's blocks lie together; added in a fixed order, unlike with index_add.
+                sums = self._sums[:, k].contiguous()
+                found[k, self._chosen] = torch.segment_reduce(sums, "sum", lengths=lengths).cpu()
+        return found
+
     def _own(self) -> None:
         """Make the table of the blocks' owners, and room for their totals."""
         chosen = torch.from_numpy(self._chosen).to(self._device)

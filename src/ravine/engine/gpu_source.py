@@ -54,8 +54,10 @@ def kernel_source(
     Args:
         program: what to do per element.
         types: the storage type of each variable in memory.
-        totals: variables of which only the sum over each block is wanted, in float64.
+        totals: variables of which only the sum is wanted, in float64, for each block; those of a sweep
+            if none are given.
     """
+    totals = totals or tuple(total.variable for total in program.totals)
     number = compute_type(types)
     arrays = [name for name in program.variables if name not in totals]
     parts = [_HEADER.format(title=program.title, number=number)]
@@ -135,9 +137,12 @@ def _elements(
             _, _, store = _STORED[types[name]]
             value = store.format(f"x_{name}")
             lines.append(f"    tl.store(at_{name} + lane, {value}, mask=inside)")
+    squared = {total.variable for total in program.totals if total.squared}
     for k, name in enumerate(totals):
+        lines.append(f"    x_{name} = tl.zeros((BLOCK,), tl.float64) + x_{name}.to(tl.float64)")
+        if name in squared:
+            lines.append(f"    x_{name} = x_{name} * x_{name}")
         lines += [
-            f"    x_{name} = tl.zeros((BLOCK,), tl.float64) + x_{name}.to(tl.float64)",
             "    if MASKED:",
             f"        x_{name} = tl.where(inside, x_{name}, 0.0)",
             f"    tl.store(partial_sums + {k}, tl.sum(x_{name}, axis=0))",

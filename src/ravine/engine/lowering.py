@@ -7,6 +7,8 @@ still cost nothing more than the arithmetic on the elements:
 * an expression of hyperparameters alone (``1 - beta1**t``) leaves the element's arithmetic and is
   computed once per step, in float64 (`Lowered.host`),
 * a literal becomes a number of the tensor's type, and ``x**2`` a product.
+
+A function of all elements (``tensor_norm``) becomes a number of the host, see `engine.reductions`.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any
 
 from ravine.engine.equation import RESERVED_NUMBERS, RESERVED_TENSORS, Equation
 from ravine.engine.functions import HOST
+from ravine.engine.reductions import Hoist, Reduction, names
 
 RUNTIME = ("t", "lr", "norm")
 """Numbers that may change from step to step: never a reason to compile again."""
@@ -42,6 +45,9 @@ class Lowered:
     slots: tuple[str, ...]  # the names of the scalars that the statements and outputs use
     host: tuple[str, ...]  # statements that compute them from the hyperparameters
     constants: dict[str, float]  # numbers of the equation's module that `host` uses
+    numbers: tuple[tuple[str, str], ...] = ()  # (number that is state, the name of its new value)
+    reductions: tuple[Reduction, ...] = ()
+    levels: tuple[int, ...] = ()  # the sweep after which each output is known
 
     def passes_through(self, position: int, name: str) -> bool:
         """Whether an output is nothing but the input of that name, unchanged."""
@@ -50,24 +56,50 @@ class Lowered:
         )
 
 
-def lower(equation: Equation, values: Mapping[str, Any], prefix: str = "s") -> Lowered:
+def lower(
+    equation: Equation,
+    values: Mapping[str, Any],
+    prefix: str = "s",
+    *,
+    numbers: tuple[str, ...] = (),
+    levels: Mapping[str, int] | None = None,
+) -> Lowered:
     """Lower an equation for hyperparameter values (those in `RUNTIME` are not needed).
 
-    ``prefix`` begins the names of the scalars, so that those of several equations stay apart.
+    Args:
+        equation: what to lower.
+        values: the hyperparameters.
+        prefix: begins the names of the scalars, so that those of several equations stay apart.
+        numbers: hyperparameters that are state: the equation returns their new values last.
+        levels: the sweep after which a tensor is known, where it is not the first one.
     """
-    return _Lowering(equation, values, prefix).run()
+    return _Lowering(equation, values, prefix, numbers, levels or {}).run()
 
 
 class _Lowering:
-    def __init__(self, equation: Equation, values: Mapping[str, Any], prefix: str) -> None:
+    def __init__(
+        self,
+        equation: Equation,
+        values: Mapping[str, Any],
+        prefix: str,
+        numbers: tuple[str, ...],
+        levels: Mapping[str, int],
+    ) -> None:
         self.equation = equation
         taken = {n.id for n in ast.walk(equation.tree) if isinstance(n, ast.Name)}
-        while any(name.startswith(prefix) and name[len(prefix) :].isdigit() for name in taken):
+        self.total = f"{prefix}total"  # the same for every executor
+        if any(name.startswith(self.total) for name in taken):
+            raise equation.fail(
+                equation.tree, f"has a name that begins with {self.total!r}", "call it otherwise"
+            )
+        while any(name.startswith(prefix) for name in taken):
             prefix += "_"
         self.prefix = prefix
         self.tensors = set(equation.tensors)
         self.scalar_names = set(equation.hyperparameters)
-        self.static = {name: value for name, value in values.items() if name not in RUNTIME} | HOST
+        self.static = {
+            name: value for name, value in values.items() if name not in (*RUNTIME, *numbers)
+        } | HOST
         self.constants = {
             name: _plain(value)
             for name, value in equation.names.items()
@@ -78,6 +110,11 @@ class _Lowering:
         self.slots: dict[str, str] = {}  # text of a number -> the scalar that holds it by now
         self.slot_names: list[str] = []
         self.body: list[str] = []
+        self.numbers = numbers
+        self.new_numbers: list[tuple[str, str]] = []
+        self.reductions: list[Reduction] = []
+        self.levels = dict(levels)
+        self.depth = 0  # of ifs
 
     def run(self) -> Lowered:
         outputs = self.block(self.equation.tree.body)
@@ -92,6 +129,9 @@ class _Lowering:
             slots=tuple(self.slot_names),
             host=tuple(self.host),
             constants=self.constants,
+            numbers=tuple(self.new_numbers),
+            reductions=tuple(self.reductions),
+            levels=tuple(self.level(output) for output in outputs),
         )
 
     # -- statements ---------------------------------------------------------------------------
@@ -102,7 +142,9 @@ class _Lowering:
                 return self.returned(statement)
             if isinstance(statement, ast.If):
                 branch = statement.body if self.decide(statement.test) else statement.orelse
+                self.depth += 1
                 outputs = self.block(branch)
+                self.depth -= 1
                 if outputs is not None:
                     return outputs
             elif isinstance(statement, ast.Assign) and len(statement.targets) == 1:
@@ -125,10 +167,25 @@ class _Lowering:
         if statement.value is None:
             raise self.equation.fail(statement, "returns nothing", "return the new values")
         value = statement.value
-        parts = value.elts if isinstance(value, ast.Tuple) else [value]
-        return [ast.unparse(self.element(part)) for part in parts]
+        parts = [
+            self.hoisted(part) for part in (value.elts if isinstance(value, ast.Tuple) else [value])
+        ]
+        count = max(0, len(parts) - len(self.numbers))
+        outputs = [ast.unparse(self.element(part)) for part in parts[:count]]
+        for number, part in zip(self.numbers, parts[count:], strict=False):
+            if not self.is_scalar(part):
+                raise self.equation.fail(
+                    part,
+                    f"returns a tensor for {number!r}, which is a number",
+                    "return the tensors first, then the numbers, in the order they are declared",
+                )
+            name = f"{self.prefix}new_{number}"
+            self.host.append(f"{name} = {ast.unparse(self.canonical(part))}")
+            self.new_numbers.append((number, name))
+        return outputs
 
     def assign(self, target: ast.expr, value: ast.expr) -> None:
+        value = self.hoisted(value)
         if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
             if len(target.elts) != len(value.elts):
                 raise self.equation.fail(target, "assigns tuples of different lengths")
@@ -141,30 +198,34 @@ class _Lowering:
                 for one, name in held:
                     self.assign(one, name)
                 return
-        names = [n.id for n in ast.walk(target) if isinstance(n, ast.Name)]
+        words = [n.id for n in ast.walk(target) if isinstance(n, ast.Name)]
         taken = RESERVED_NUMBERS if self.is_scalar(value) else RESERVED_TENSORS
-        for word in names:
+        for word in words:
             if word in taken:
                 raise self.equation.fail(
                     target, f"assigns to {word!r}, a name that the engine uses itself"
                 )
         if self.is_scalar(value):
-            self.host.append(f"{ast.unparse(target)} = {ast.unparse(self.canonical(value))}")
+            text = ast.unparse(self.canonical(value))
+            self.levels.update(dict.fromkeys(words, self.level(text)))
+            self.host.append(f"{ast.unparse(target)} = {text}")
             self.slots.clear()  # a name may stand for another value from here on
-            self.scalar_names.update(names)
-            self.tensors.difference_update(names)
-            self.follow(target, value, names)
+            self.scalar_names.update(words)
+            self.tensors.difference_update(words)
+            self.follow(target, value, words)
             return
         if not isinstance(target, ast.Name):
             raise self.equation.fail(
                 target, f"assigns to {ast.unparse(target)}", "assign to one name at a time"
             )
-        self.body.append(f"{target.id} = {ast.unparse(self.element(value))}")
+        text = ast.unparse(self.element(value))
+        self.levels[target.id] = self.level(text)
+        self.body.append(f"{target.id} = {text}")
         self.tensors.add(target.id)
         self.scalar_names.discard(target.id)
         self.static.pop(target.id, None)
 
-    def follow(self, target: ast.expr, value: ast.expr, names: list[str]) -> None:
+    def follow(self, target: ast.expr, value: ast.expr, words: list[str]) -> None:
         """Keep the values of scalars that are known now, for the ifs further down."""
         used = {n.id for n in ast.walk(value) if isinstance(n, ast.Name)}
         if used <= self.static.keys():
@@ -173,8 +234,45 @@ class _Lowering:
             )
             exec(compile(ast.fix_missing_locations(module), "<equation>", "exec"), {}, self.static)
         else:
-            for name in names:
+            for name in words:
                 self.static.pop(name, None)
+
+    # -- numbers that come from all elements --------------------------------------------------
+
+    def level(self, text: str) -> int:
+        """Return the sweep after which an expression is known; 0 where it needs none."""
+        return max((self.levels.get(name, 0) for name in names(text)), default=0)
+
+    def hoisted(self, node: ast.expr) -> ast.expr:
+        """Return an expression with numbers in the place of its reductions."""
+        if not self.equation.reduces:
+            return node
+        found: ast.expr = Hoist(self.equation, self.decide, self.reduction).visit(
+            copy.deepcopy(node)
+        )
+        return found
+
+    def reduction(self, call: ast.Call, kind: str) -> ast.expr:
+        """Note what a reduction adds up, and return the name of the number that it comes to."""
+        argument = call.args[0]
+        if self.is_scalar(argument):
+            raise self.equation.fail(
+                call, f"has {ast.unparse(call)}, which is no expression of the elements"
+            )
+        if kind == "model_sum" and self.depth:
+            raise self.equation.fail(
+                call,
+                "has a model_sum under an if, which groups may decide differently",
+                "take the sum before the if",
+            )
+        count = len(self.reductions)
+        name, variable = f"{self.total}{count}", f"{self.prefix}reduced{count}"
+        text = ast.unparse(self.element(argument))
+        self.body.append(f"{variable} = {text}")
+        self.levels[name] = self.level(text) + 1
+        self.reductions.append(Reduction(name, kind, variable, self.levels[name]))
+        self.scalar_names.add(name)
+        return ast.copy_location(ast.Name(name, ast.Load()), call)
 
     # -- expressions --------------------------------------------------------------------------
 
@@ -206,8 +304,8 @@ class _Lowering:
             raise self.equation.fail(
                 test, "has an if on a tensor's elements", "use where(condition, a, b)"
             )
-        names = {n.id for n in ast.walk(test) if isinstance(n, ast.Name)}
-        unknown = sorted(names - self.static.keys())
+        used = {n.id for n in ast.walk(test) if isinstance(n, ast.Name)}
+        unknown = sorted(used - self.static.keys())
         if unknown:
             raise self.equation.fail(
                 test,
@@ -255,6 +353,7 @@ class _Lowering:
             name = f"{self.prefix}{len(self.slot_names)}"
             self.slot_names.append(name)
             self.slots[text] = name
+            self.levels[name] = self.level(text)
             self.host.append(f"{name} = {text}")
         return ast.copy_location(ast.Name(self.slots[text], ast.Load()), node)
 

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 
 from ravine.engine.choice import BACKENDS
 from ravine.errors import ArgumentError, ArgumentTypeError
+from ravine.rules.rule import Bound
 from ravine.schedules import Schedule
 
-_Test = tuple[str, Callable[[Any], bool]]
+_NOT_NEGATIVE: Bound = ("a number >= 0", lambda x: x >= 0)
+_POSITIVE_OR_NONE: Bound = ("a number > 0, or None", lambda x: x is None or x > 0)
+_FRACTION: Bound = ("a number in [0, 1)", lambda x: 0 <= x < 1)
+_FLAG: Bound = ("True or False", lambda x: isinstance(x, bool))
 
-_NOT_NEGATIVE: _Test = ("a number >= 0", lambda x: x >= 0)
-_POSITIVE_OR_NONE: _Test = ("a number > 0, or None", lambda x: x is None or x > 0)
-_FRACTION: _Test = ("a number in [0, 1)", lambda x: 0 <= x < 1)
-_FLAG: _Test = ("True or False", lambda x: isinstance(x, bool))
+_ANY: Bound = ("a finite number", lambda _: True)
 
-_ANY: _Test = ("a finite number", lambda _: True)
-
-BOUNDS: dict[str, _Test] = {
+BOUNDS: dict[str, Bound] = {
     "lr": ("a number >= 0, or a schedule", lambda x: x >= 0),
     "betas": ("numbers in [0, 1)", lambda x: all(0 <= b < 1 for b in x)),
     "beta": _FRACTION,
@@ -64,21 +63,23 @@ def check_bounds(
     where: str,
     defaults: Mapping[str, Any],
     free: Collection[str] = (),
+    own: Mapping[str, Bound] | None = None,
 ) -> None:
     """Raise an error for the first option whose value cannot be used.
 
     Where the default is a tuple, as many values are expected. Names in ``free`` mean something of
-    the rule's own and must only be finite.
+    the rule's own and must only be finite, or what ``own`` says of them.
     """
+    bounds = {**BOUNDS, **dict.fromkeys(free, _ANY), **(own or {})}
     for name, value in options.items():
         if isinstance(value, Schedule):
             continue
-        expected, test = _ANY if name in free else BOUNDS.get(name, _ANY)
+        expected, test = bounds.get(name, _ANY)
         count = len(defaults[name]) if isinstance(defaults[name], tuple) else None
         if count is not None:
             expected = f"{count} {expected.removeprefix('a finite ')}"
         try:
-            good = test(value) and _finite(value) and (count is None or len(value) == count)
+            good = _finite(value) and test(value) and (count is None or len(value) == count)
         except TypeError:
             raise ArgumentTypeError(
                 f"{name} has a value of the wrong type",

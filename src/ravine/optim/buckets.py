@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from ravine.engine import cpu
-from ravine.engine.norm import SQUARES, squared_norm
+from ravine.engine.norm import SQUARES
 from ravine.engine.program import Program, Specialised
-from ravine.engine.reference import evaluate
 from ravine.errors import EquationError
+from ravine.optim.passes import Pass, Rows
+from ravine.optim.rows import Numbers, by_tensor
+from ravine.optim.totals import Sweeps, across_processes, settled
 
 Group = dict[str, Any]
 
@@ -26,8 +28,10 @@ class Bucket(Protocol):
     """What an optimizer asks of a bucket, in this order, at every step."""
 
     members: Sequence[Member]
-    steps: Tensor
+    numbers: Numbers
     description: str
+    reduces: bool
+    """Whether a step needs sweeps."""
 
     def gather(self) -> None:
         """Take the gradients of this step; raise `Stale` if the bucket no longer fits."""
@@ -35,42 +39,49 @@ class Bucket(Protocol):
     def squared_norm(self) -> float:
         """Return the sum of squares of the gradients taken."""
 
+    def stepped(self) -> Sequence[int]:
+        """Return which weights have a gradient in this step."""
+
+    def sweeps(self, norm: float) -> Sweeps:
+        """Find the totals that the step needs; see `ravine.optim.totals`."""
+
     def run(self, norm: float) -> None:
         """Step the weights whose gradients were taken."""
 
+    def shared(self) -> Sequence[float]:
+        """Return the numbers of the whole optimizer as the first weight stepped has left them."""
+
 
 class Member:
-    """A weight with its group, its state (by the program's variable names) and its steps taken."""
+    """A weight with its group, its state (by the program's variable names) and its numbers.
+
+    Args:
+        weight: the weight.
+        group: its group.
+        state: its state by the program's variable names.
+        steps: the steps it has taken.
+        numbers: its numbers that are state.
+        index: its place among all weights of the optimizer.
+    """
 
     def __init__(
-        self, weight: Tensor, group: Group, state: dict[str, Tensor], steps: float
+        self,
+        weight: Tensor,
+        group: Group,
+        state: dict[str, Tensor],
+        steps: float,
+        numbers: dict[str, float],
+        index: int,
     ) -> None:
         self.weight = weight
         self.group = group
         self.state = state
         self.steps = steps
+        self.numbers = numbers
+        self.index = index
 
 
-def runtime_values(group: Group, t: float, norm: float) -> dict[str, Any]:
-    """Return a group's hyperparameters with the numbers that change at every step."""
-    values = {**group, "t": t, "norm": norm}
-    values["lr"] = float(values["lr"])
-    return values
-
-
-class _Counted:
-    """Members with their step counts, one float64 each, of which ``state["step"]`` is a view."""
-
-    def __init__(self, members: Sequence[Member]) -> None:
-        self.members = members
-        self.steps = torch.tensor([m.steps for m in members], dtype=torch.float64)
-
-    @property
-    def params(self) -> list[Tensor]:
-        return [member.weight for member in self.members]
-
-
-class CompiledBucket(_Counted):
+class CompiledBucket:
     """Weights of one device and type, stepped by one launch of one kernel."""
 
     def __init__(
@@ -81,12 +92,14 @@ class CompiledBucket(_Counted):
         executor: Any,
         description: str,
     ) -> None:
-        super().__init__(members)
+        self.members = members
+        self.numbers = Numbers(members, program.numbers)
         self.description = description
+        self.reduces = bool(specialised.sweeps)
         self._program = program
         self._specialised = specialised
         self._executor = executor
-        self._weights = self.params
+        self._weights = [member.weight for member in members]
         self._weight_addresses = [w.data_ptr() for w in self._weights]
         # Only where every gradient is sure to lie in memory as its weight does.
         self._contiguous = all(
@@ -95,48 +108,29 @@ class CompiledBucket(_Counted):
             and (w.grad is None or w.grad.dtype is w.dtype)
             for w in self._weights
         )
-        self._groups: list[Group] = []
-        for member in members:
-            if not any(member.group is group for group in self._groups):
-                self._groups.append(member.group)
-        self._group_of = [
-            next(k for k, group in enumerate(self._groups) if group is member.group)
-            for member in members
-        ]
+        self._groups = self.numbers.groups
         self._decisive = itemgetter(*program.decisive)
         self._decided = [self._decisive(group) for group in self._groups]
 
         first = members[0]
         self._types = {name: t.dtype for name, t in first.state.items()}
         self._types |= {"w": first.weight.dtype, "g": first.weight.dtype}
-        variables = specialised.variables
-        kernel = executor.compiled(specialised, {name: self._types[name] for name in variables})
+        states = [m.state for m in members]
+        self._passes = [
+            Pass(one, self._weights, states, self._types, executor)
+            for one in (*specialised.sweeps, specialised)
+        ]
+        self._last = self._passes[-1]
+        self._gradient_places = [
+            (one.launch, one.gradient) for one in self._passes if one.gradient is not None
+        ]
         self._sizes = [w.numel() for w in self._weights]
-        self._launch = executor.Launch(
-            kernel,
-            self._sizes,
-            arrays=len(variables),
-            slots=len(specialised.slots),
-            rows=len(self._groups),
-            device=first.weight.device,
-        )
-        for k, name in enumerate(variables):
-            if name == "w":
-                self._launch.set_addresses(k, self._weight_addresses)
-            elif name != "g":
-                self._launch.set_addresses(k, [m.state[name].data_ptr() for m in members])
-        self._gradient = variables.index("g") if "g" in variables else None
-        self._launch.set_rows(self._group_of)
-        self._steps = self.steps.numpy()
         self._all = list(range(len(members)))
         self._active = self._all
-        self._set_uniform()
+        self._rows: Rows | None = None  # what the sweeps have left
+        self._shared: Sequence[float] = ()
+        self._advances = bool(specialised.numbers)
         self._norm: Any = None
-
-    def _set_uniform(self) -> None:
-        """Note the one step count that all weights share, or None."""
-        counts = set(self._steps.tolist())
-        self._t = counts.pop() if len(counts) == 1 else None
 
     def gather(self) -> None:
         weights = self._weights
@@ -165,13 +159,14 @@ class CompiledBucket(_Counted):
                 addresses = [g.data_ptr() for g in gradients]
         self._gradients = gradients  # kept alive until they were read
         self._addresses = addresses
-        if self._gradient is not None:
-            self._launch.set_addresses(self._gradient, addresses)
+        for launch, place in self._gradient_places:
+            launch.set_addresses(place, addresses)
 
     def _select(self, active: list[int]) -> None:
         if active != self._active:
             self._active = self._all if active == self._all else active
-            self._launch.select(active)
+            for one in self._passes:
+                one.launch.select(active)
             if self._norm is not None:
                 self._norm.select(active)
 
@@ -198,81 +193,49 @@ class CompiledBucket(_Counted):
         self._norm.run()
         return float(self._norm.totals()[0])
 
+    def stepped(self) -> Sequence[int]:
+        return self._active
+
+    def sweeps(self, norm: float) -> Sweeps:
+        rows = self.numbers.count(None if self._active is self._all else self._active, norm)
+        totals: dict[int, dict[str, float]] = {k: {} for k in self._active}
+        for one in self._passes[:-1]:
+            one.run(by_tensor(rows, totals) if one.specialised.by_tensor else rows)
+            sums = across_processes(self._weights, one.totals())
+            of_model: dict[str, float] = {}
+            for reduction, found in zip(one.specialised.totals, sums.tolist(), strict=True):
+                if reduction.of_model:
+                    of_model[reduction.name] = sum(found)
+                    continue
+                for k, known in totals.items():
+                    known[reduction.name] = settled(self._weights[k], reduction.kind, found[k])
+            if of_model:
+                everywhere = yield of_model
+                rows = [{**values, **everywhere} for values in rows[0]], rows[1]
+        self._rows = by_tensor(rows, totals) if self._specialised.by_tensor else rows
+
     def run(self, norm: float) -> None:
-        if self._active is self._all and self._t is not None:
-            self._steps += 1
-            self._t += 1
-        else:
-            self._steps[self._active] += 1
-            self._set_uniform()
-            self._launch.set_rows(self._group_of)
-        scalars = self._specialised.scalars
-        if self._t is None:
-            self._set_rows_by_step(norm)
-        else:
-            for row, group in enumerate(self._groups):
-                self._launch.set_scalars(row, scalars(runtime_values(group, self._t, norm)))
-        self._launch.run()
+        everyone = self._active is self._all
+        rows, self._rows = self._rows, None
+        if rows is None:
+            rows = self.numbers.count(None if everyone else self._active, norm)
+        self._last.run(rows)
         # Autograd then notices where a graph still needs the old weights.
         torch.autograd.graph.increment_version(self._weights)
+        if self._advances and self._active:
+            values, row_of = rows
+            new = [self._specialised.advance(one) for one in values]
+            self.numbers.advance(new, row_of, None if everyone else self._active)
+            self._shared = new[row_of[self._active[0]]][len(self.numbers.held) :]
 
-    def _set_rows_by_step(self, norm: float) -> None:
-        """Give weights of the same group and step count a row of scalars."""
-        keys = list(zip(self._group_of, self._steps.tolist(), strict=True))
-        rows = {key: row for row, key in enumerate(dict.fromkeys(keys))}
-        self._launch.grow_scalars(len(rows))
-        for (number, t), row in rows.items():
-            # A weight that has not been stepped yet is not selected; its row is never read.
-            values = runtime_values(self._groups[number], max(t, 1.0), norm)
-            self._launch.set_scalars(row, self._specialised.scalars(values))
-        self._launch.set_rows([rows[key] for key in keys])
-
-
-class ReferenceBucket(_Counted):
-    """Weights stepped one by one with plain PyTorch operations."""
-
-    def __init__(self, program: Program, members: Sequence[Member], description: str) -> None:
-        super().__init__(members)
-        self.description = description
-        self._program = program
-
-    def gather(self) -> None:
-        for member in self.members:
-            missing = needed_state(self._program, member.group).difference(member.state)
-            if missing:
-                raise Stale
-        self._gradients = [m.weight.grad for m in self.members]
-        if any(g is not None and g.layout is not torch.strided for g in self._gradients):
-            raise Stale
-
-    def squared_norm(self) -> float:
-        return squared_norm([g for g in self._gradients if g is not None])
-
-    @torch.no_grad()
-    def run(self, norm: float) -> None:
-        for k, (member, gradient) in enumerate(zip(self.members, self._gradients, strict=True)):
-            if gradient is None:
-                continue
-            self.steps[k] += 1
-            stored = {"w": member.weight, "g": gradient, **member.state}
-            tensors = {name: _computed(tensor.detach()) for name, tensor in stored.items()}
-            values = runtime_values(member.group, float(self.steps[k]), norm)
-            for name, new in evaluate(self._program, tensors, values).items():
-                target = stored[name].detach()
-                (torch.view_as_real(target) if target.is_complex() else target).copy_(new)
-
-
-def _computed(tensor: Tensor) -> Tensor:
-    """Return a tensor in the form that equations compute in: real, and float32 at least."""
-    if tensor.is_complex():
-        return torch.view_as_real(tensor)
-    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+    def shared(self) -> Sequence[float]:
+        return self._shared
 
 
 def needed_state(program: Program, group: Mapping[str, Any]) -> set[str]:
     """Return the state that a program needs for these hyperparameters."""
     try:
-        return set(program.specialise(group).variables) - {"w", "g"}
+        return set(program.specialise(group).touched) - {"w", "g"}
     except EquationError:  # an equation that only the reference can run: keep all it names
         return (
             set(program.variables)

@@ -10,7 +10,7 @@ from typing import Any, overload
 from ravine.engine.equation import REQUIRED, Equation
 from ravine.optim.optimizer import Optimizer
 from ravine.rules import Rule
-from ravine.rules.rule import Check
+from ravine.rules.rule import Bound, Check, Initial
 
 
 def optimizer_class(rule: Rule, module: str, qualname: str) -> type[Optimizer]:
@@ -43,16 +43,22 @@ def update_rule(function: Callable[..., Any], /) -> type[Optimizer]: ...
 def update_rule(
     *,
     state_names: Mapping[str, str] | None = None,
-    initial: Mapping[str, float] | None = None,
+    initial: Mapping[str, Initial] | None = None,
+    bounds: Mapping[str, Bound] | None = None,
     check: Check | None = None,
+    numbers: Mapping[str, Initial] | None = None,
+    shared: Mapping[str, Initial] | None = None,
 ) -> Callable[[Callable[..., Any]], type[Optimizer]]: ...
 def update_rule(
     function: Callable[..., Any] | None = None,
     /,
     *,
     state_names: Mapping[str, str] | None = None,
-    initial: Mapping[str, float] | None = None,
+    initial: Mapping[str, Initial] | None = None,
+    bounds: Mapping[str, Bound] | None = None,
     check: Check | None = None,
+    numbers: Mapping[str, Initial] | None = None,
+    shared: Mapping[str, Initial] | None = None,
 ) -> Any:
     """Make an optimizer of an update equation, written as a function of scalars.
 
@@ -65,8 +71,14 @@ def update_rule(
     Args:
         function: the equation.
         state_names: state name -> its name in ``optimizer.state``.
-        initial: state name -> its value at the start.
+        initial: state name -> its value at the start: a number, the name of a hyperparameter, or
+            "w" for a copy of the weight.
+        bounds: hyperparameter -> (what is expected, in words; a function that says whether it is).
         check: called with each group's hyperparameters; raises `ArgumentError` if they do not fit.
+        numbers: keyword name -> value at the start (a number or the name of a hyperparameter), for
+            names that are state, one number for each weight, computed in float64; their new values
+            are returned after the tensors.
+        shared: the same for numbers of the whole optimizer, returned last.
 
     Returns:
         A subclass of `ravine.optim.Optimizer`, called as ``rule(model.parameters(), lr=...)``.
@@ -95,8 +107,11 @@ def update_rule(
             equation,
             state_names or {},
             initial or {},
+            bounds=bounds or {},
             check=check,
             doc=equation.doc or f"The update rule {equation.name}.",
+            numbers=numbers or {},
+            shared=shared or {},
         )
         made = optimizer_class(rule, function.__module__, function.__qualname__)
         decisive = {name: made.options.get(name) for name in made.program.decisive}

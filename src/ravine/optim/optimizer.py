@@ -23,6 +23,7 @@ from ravine.optim.buckets import (
 )
 from ravine.optim.options import AVERAGE, OPTIONS, step_program
 from ravine.optim.plan import Plan
+from ravine.optim.totals import settle
 from ravine.rules import Rule
 from ravine.schedules import Schedule, as_schedule
 
@@ -74,7 +75,9 @@ class Optimizer(torch.optim.Optimizer):
             cls.program = step_program(rule)
             hyperparameters = {**rule.equation.hyperparameters, **cls.program.hyperparameters}
             cls.options = {
-                name: default for name, default in hyperparameters.items() if name not in _RUNTIME
+                name: default
+                for name, default in hyperparameters.items()
+                if name not in {*_RUNTIME, *rule.numbers, *rule.shared}
             } | {"backend": "auto", **rule.defaults}
 
     def __init__(self, params: Any, lr: Any = REQUIRED, **options: Any) -> None:
@@ -123,11 +126,17 @@ class Optimizer(torch.optim.Optimizer):
                 param_group["schedule"] = as_schedule(lr)
                 param_group["schedule_step"] = 0
                 param_group["lr"] = param_group["schedule"](0)
+            for name, start in self.rule.shared.items():
+                present = self.param_groups[0] if self.param_groups else param_group
+                param_group[name] = float(
+                    present.get(name, param_group[start] if isinstance(start, str) else start)
+                )
             check_bounds(
                 {name: param_group[name] for name in self.options},
                 where=where,
                 defaults=self.options,
                 free=self.rule.equation.hyperparameters.keys() & OPTIONS,
+                own=self.rule.bounds,
             )
             if self.rule.check is not None:
                 self.rule.check(param_group)
@@ -176,8 +185,12 @@ class Optimizer(torch.optim.Optimizer):
         norm = math.nan
         if plan.needs_norm:
             norm = math.sqrt(sum(bucket.squared_norm() for bucket in plan.buckets))
+        if plan.reduces:
+            settle([b for b in plan.buckets if b.reduces and b.stepped()], norm)
         for bucket in plan.buckets:
             bucket.run(norm)
+        if plan.shares:
+            plan.share()
         return loss
 
     def _follow_schedule(self, group: Group) -> None:

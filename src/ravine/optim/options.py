@@ -90,7 +90,15 @@ AVERAGE = "average"
 def _stages(rule: Rule | None) -> list[Stage]:
     of_rule = []
     if rule is not None:
-        of_rule = [Stage(rule.equation, ("w", "g", *rule.states), ("w", *rule.states))]
+        of_rule = [
+            Stage(
+                rule.equation,
+                ("w", "g", *rule.states),
+                ("w", *rule.states),
+                tuple(rule.numbers),
+                tuple(rule.shared),
+            )
+        ]
     return [
         Stage(Equation(clip_by_norm), ("g",), ("g",)),
         Stage(Equation(clip_by_value), ("g",), ("g",)),

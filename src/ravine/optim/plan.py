@@ -16,11 +16,11 @@ from ravine.optim.buckets import (
     CompiledBucket,
     Group,
     Member,
-    ReferenceBucket,
     executor,
     needed_state,
 )
 from ravine.optim.options import AVERAGE
+from ravine.optim.reference_bucket import ReferenceBucket
 from ravine.rules import Rule
 
 _HALF = (torch.bfloat16, torch.float16)
@@ -33,6 +33,8 @@ class Plan:
         buckets: the weights that have a gradient, or have had one.
         waiting: the weights that have had none so far.
         needs_norm: whether a step needs the norm of the whole gradient.
+        reduces: whether a step needs sweeps before its last pass.
+        shares: whether a step changes numbers of the whole optimizer.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class Plan:
         self.waiting: list[Tensor] = []
         self.needs_norm = "norm" in rule.equation.hyperparameters
         self.buckets = self._make_buckets()
+        self.reduces = any(bucket.reduces for bucket in self.buckets)
+        self.shares = bool(program.shared)
         self._seen_states = len(state)
         self._seen_params = [list(group["params"]) for group in groups]
 
@@ -61,9 +65,22 @@ class Plan:
             and all([weight.grad is None for weight in self.waiting])  # noqa: C419
         )
 
+    def share(self) -> None:
+        """Put the numbers of the whole optimizer in every group, as the first weight has left them."""
+        leaders = [
+            (bucket.members[stepped[0]].index, bucket.shared())
+            for bucket in self.buckets
+            if (stepped := bucket.stepped())
+        ]
+        if leaders:
+            _, values = min(leaders)
+            for group in self.groups:
+                group.update(zip(self.program.shared, values, strict=True))
+
     def _make_buckets(self) -> list[Bucket]:
         shared: dict[tuple[Any, ...], list[Member]] = {}
         plans: dict[tuple[Any, ...], tuple[str, Any, str]] = {}
+        index = 0
         for group in self.groups:
             self.needs_norm |= group["clip_norm"] is not None
             for weight in group["params"]:
@@ -72,7 +89,8 @@ class Plan:
                     continue
                 _check_gradient(weight)
                 choice = choose(self.program, weight, group["backend"])
-                member = self._member(group, weight)
+                member = self._member(group, weight, index)
+                index += 1
                 specialised = None
                 if choice.executor != "reference":
                     specialised = self.program.specialise(group)
@@ -86,16 +104,21 @@ class Plan:
             if kind == "reference":
                 bucket: Bucket = ReferenceBucket(self.program, members, f"reference: {reason}")
             else:
-                description = f"{kind} kernel of {specialised.title}: {reason}"
+                sweeps = len(specialised.sweeps) + 1
+                title = specialised.title + (f" in {sweeps} sweeps" if sweeps > 1 else "")
+                description = f"{kind} kernel of {title}: {reason}"
                 bucket = CompiledBucket(
                     self.program, specialised, members, executor(kind), description
                 )
-            for member, count in zip(members, bucket.steps, strict=True):
-                self.state[member.weight]["step"] = count
+            held = {"step": bucket.numbers.steps, **bucket.numbers.held}
+            for name, numbers in held.items():
+                kept = self.rule.state_names.get(name, name)
+                for member, number in zip(members, numbers, strict=True):
+                    self.state[member.weight][kept] = number
             buckets.append(bucket)
         return buckets
 
-    def _member(self, group: Group, weight: Tensor) -> Member:
+    def _member(self, group: Group, weight: Tensor, index: int) -> Member:
         """Return a weight with its state, making what state is missing."""
         held = self.state[weight]
         # torch's SGD counts no steps, but its buffer tells that there has been one.
@@ -108,7 +131,7 @@ class Plan:
                 continue
             tensor = held.get(names[name])
             if tensor is None:
-                tensor = self._initial(name, weight)
+                tensor = self._initial(name, weight, group)
             elif tensor.shape != weight.shape:
                 raise ShapeError(
                     f"the state {names[name]!r} does not fit its weight",
@@ -124,14 +147,23 @@ class Plan:
                 dtype = torch.float32 if tensor.dtype in _HALF else tensor.dtype
                 tensor = torch.empty_like(weight, dtype=dtype, requires_grad=False).copy_(tensor)
             held[names[name]] = state[name] = tensor.detach()
-        return Member(weight, group, state, float(steps))
+        numbers = {}
+        for name, start in self.rule.numbers.items():
+            number = held.get(self.rule.state_names.get(name, name))
+            if number is None:
+                number = group[start] if isinstance(start, str) else start
+            numbers[name] = float(number)
+        return Member(weight, group, state, float(steps), numbers, index)
 
-    def _initial(self, name: str, weight: Tensor) -> Tensor:
+    def _initial(self, name: str, weight: Tensor, group: Group) -> Tensor:
         dtype = torch.float32 if weight.dtype in _HALF else weight.dtype
-        if name == AVERAGE:
+        start = "w" if name == AVERAGE else self.rule.initial.get(name, 0.0)
+        if start == "w":
             return weight.detach().to(dtype, copy=True)
-        value = self.rule.initial.get(name, 0.0)
-        return torch.full_like(weight, value, dtype=dtype, requires_grad=False)
+        value = float(group[start] if isinstance(start, str) else start)
+        # A complex number is two real ones, as for torch.
+        fill = complex(value, value) if dtype.is_complex else value
+        return torch.full_like(weight, fill, dtype=dtype, requires_grad=False)
 
 
 def _check_gradient(weight: Tensor) -> None:

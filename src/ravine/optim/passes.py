@@ -1,0 +1,73 @@
+"""One kernel over the weights of a bucket, with the scalars that each weight uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ravine.engine.program import Specialised
+from ravine.optim.totals import Sums
+
+Rows = tuple[Sequence[Mapping[str, Any]], list[int]]
+"""Values of the scalars' inputs, row by row, and the row that each weight uses."""
+
+
+class Pass:
+    """A specialised program, compiled and launched over weights.
+
+    Args:
+        specialised: what to do; a step's last pass, or one of its sweeps.
+        weights: what to do it to.
+        states: the state of each weight, by the program's variable names.
+        types: the storage type of each variable.
+        executor: the module that compiles and launches.
+    """
+
+    def __init__(
+        self,
+        specialised: Specialised,
+        weights: Sequence[Tensor],
+        states: Sequence[Mapping[str, Tensor]],
+        types: Mapping[str, torch.dtype],
+        executor: Any,
+    ) -> None:
+        self.specialised = specialised
+        summed = {total.variable for total in specialised.totals}
+        arrays = [name for name in specialised.variables if name not in summed]
+        self.launch = executor.Launch(
+            executor.compiled(specialised, {name: types[name] for name in arrays}),
+            [w.numel() for w in weights],
+            arrays=len(arrays),
+            slots=len(specialised.slots),
+            totals=len(summed),
+            device=weights[0].device,
+        )
+        for k, name in enumerate(arrays):
+            if name == "w":
+                self.launch.set_addresses(k, [w.data_ptr() for w in weights])
+            elif name != "g":
+                self.launch.set_addresses(k, [state[name].data_ptr() for state in states])
+        self.gradient = arrays.index("g") if "g" in arrays else None
+        """Which of the launch's arrays the gradients are."""
+        self._scalars = specialised.scalars
+        self._row_of: list[int] | None = None
+
+    def run(self, rows: Rows) -> None:
+        """Compute the scalars of each row and run the kernel over the selected weights."""
+        values, row_of = rows
+        launch = self.launch
+        if row_of is not self._row_of:
+            launch.grow_scalars(len(values))
+            launch.set_rows(row_of)
+            self._row_of = row_of
+        for row, one in enumerate(values):
+            launch.set_scalars(row, self._scalars(one))
+        launch.run()
+
+    def totals(self) -> Sums:
+        """Return what the last run of a sweep added up, a row for each total."""
+        found: Sums = self.launch.tensor_totals()
+        return found

@@ -1,0 +1,138 @@
+"""Weights stepped one by one with plain PyTorch operations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ravine.engine.norm import squared_norm
+from ravine.engine.program import Program
+from ravine.engine.reference import Reducing, Unknown, evaluate
+from ravine.errors import EquationError
+from ravine.optim.buckets import Group, Member, Stale, needed_state
+from ravine.optim.passes import Rows
+from ravine.optim.rows import Numbers
+from ravine.optim.totals import Sweeps, across_processes, different_sums, settled
+
+
+class ReferenceBucket:
+    """Weights stepped one by one; any device, type and layout that PyTorch computes with."""
+
+    def __init__(self, program: Program, members: Sequence[Member], description: str) -> None:
+        self.members = members
+        self.numbers = Numbers(members, program.numbers)
+        self.description = description
+        self.reduces = any(_reduces(program, group) for group in self.numbers.groups)
+        self._program = program
+        self._reducing = Reducing(program) if self.reduces else None
+        self._totals: list[dict[str, float]] | None = None
+        self._rows: Rows | None = None
+        self._shared: Sequence[float] = ()
+
+    def gather(self) -> None:
+        for member in self.members:
+            missing = needed_state(self._program, member.group).difference(member.state)
+            if missing:
+                raise Stale
+        self._gradients = [m.weight.grad for m in self.members]
+        if any(g is not None and g.layout is not torch.strided for g in self._gradients):
+            raise Stale
+
+    def squared_norm(self) -> float:
+        return squared_norm([g for g in self._gradients if g is not None])
+
+    def stepped(self) -> Sequence[int]:
+        return [k for k, gradient in enumerate(self._gradients) if gradient is not None]
+
+    @torch.no_grad()
+    def sweeps(self, norm: float) -> Sweeps:
+        assert self._reducing is not None
+        self._rows = self.numbers.count(self.stepped(), norm)
+        values, row_of = self._rows
+        self._totals = [{} for _ in self.members]
+        open_ = set(self.stepped())
+        while open_:
+            asked: dict[str, tuple[str, dict[int, float]]] = {}
+            for k in sorted(open_):
+                _, tensors = self._tensors(k)
+                try:
+                    self._reducing.evaluate(tensors, values[row_of[k]], self._totals[k])
+                except Unknown as unknown:
+                    asked.setdefault(unknown.name, (unknown.kind, {}))[1][k] = unknown.total
+                else:
+                    open_.discard(k)
+            of_model = {}
+            for name, (kind, found) in asked.items():
+                sums = self._everywhere(found)
+                if kind == "model_sum":
+                    if len(found) < len(self.stepped()):
+                        continue  # for now: others have something else to find before it
+                    of_model[name] = sum(sums)
+                    continue
+                for k in found:
+                    weight = self.members[k].weight
+                    self._totals[k][name] = settled(weight, kind, sums[k])
+            if asked and all(kind == "model_sum" for kind, _ in asked.values()):
+                if len(of_model) < len(asked):
+                    raise different_sums()
+                everywhere = yield of_model
+                for k in open_:
+                    self._totals[k].update(everywhere)
+
+    def _everywhere(self, found: Mapping[int, float]) -> list[float]:
+        row = np.array([[found.get(k, 0.0) for k in range(len(self.members))]])
+        sums: list[float] = across_processes([m.weight for m in self.members], row)[0].tolist()
+        return sums
+
+    def _tensors(self, k: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return a weight, its gradient and its state as they are stored, and as they are computed."""
+        member, gradient = self.members[k], self._gradients[k]
+        assert gradient is not None
+        stored = {"w": member.weight, "g": gradient, **member.state}
+        return stored, {name: _computed(tensor.detach()) for name, tensor in stored.items()}
+
+    @torch.no_grad()
+    def run(self, norm: float) -> None:
+        stepped = self.stepped()
+        totals, self._totals = self._totals, None
+        rows, self._rows = self._rows, None
+        values, row_of = rows or self.numbers.count(stepped, norm)
+        new_numbers: dict[int, list[float]] = {}
+        for k in stepped:
+            stored, tensors = self._tensors(k)
+            one = values[row_of[k]]
+            if totals is None or self._reducing is None:
+                new = evaluate(self._program, tensors, one)
+            else:
+                new = self._reducing.evaluate(tensors, one, totals[k])
+            names = (*self._program.numbers, *self._program.shared)
+            new_numbers[k] = [float(new.pop(name)) for name in names]
+            for name, value in new.items():
+                target = stored[name].detach()
+                (torch.view_as_real(target) if target.is_complex() else target).copy_(value)
+        if new_numbers:
+            own = [0] * len(self.members)
+            for row, k in enumerate(new_numbers):
+                own[k] = row
+            self.numbers.advance(list(new_numbers.values()), own, stepped)
+            self._shared = new_numbers[stepped[0]][len(self._program.numbers) :]
+
+    def shared(self) -> Sequence[float]:
+        return self._shared
+
+
+def _reduces(program: Program, group: Group) -> bool:
+    try:
+        return bool(program.specialise(group).sweeps)
+    except EquationError:  # only the reference can run it
+        return program.reduces
+
+
+def _computed(tensor: Tensor) -> Tensor:
+    """Return a tensor in the form that equations compute in: real, and float32 at least."""
+    if tensor.is_complex():
+        return torch.view_as_real(tensor)
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor

@@ -1,0 +1,119 @@
+"""The numbers of the weights of a bucket: steps taken, numbers that are state, and who shares them.
+
+Weights of the same group, step count and numbers share a row of scalars, so that in the common case
+a step computes its scalars once for each group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ravine.optim.passes import Rows
+
+if TYPE_CHECKING:
+    from ravine.optim.buckets import Group, Member
+
+
+def runtime_values(group: Group, t: float, norm: float) -> dict[str, Any]:
+    """Return a group's hyperparameters with the numbers that change at every step."""
+    values = {**group, "t": t, "norm": norm}
+    values["lr"] = float(values["lr"])
+    return values
+
+
+class Numbers:
+    """Step counts and numbers of weights, one float64 each; ``optimizer.state`` holds views of them.
+
+    Attributes:
+        steps: how many steps each weight has taken.
+        held: the numbers that are state of each weight, by name.
+        groups: the groups of the weights.
+    """
+
+    def __init__(self, members: Sequence[Member], names: Sequence[str]) -> None:
+        self.steps = torch.tensor([m.steps for m in members], dtype=torch.float64)
+        self.held: dict[str, Tensor] = {
+            name: torch.tensor([m.numbers[name] for m in members], dtype=torch.float64)
+            for name in names
+        }
+        self._steps = self.steps.numpy()
+        self._held = {name: tensor.numpy() for name, tensor in self.held.items()}
+        self.groups: list[Group] = []
+        for member in members:
+            if not any(member.group is group for group in self.groups):
+                self.groups.append(member.group)
+        self._group_of = [
+            next(k for k, group in enumerate(self.groups) if group is member.group)
+            for member in members
+        ]
+        self._first_of = [self._group_of.index(k) for k in range(len(self.groups))]
+        self._t: float | None = None
+        self.compare()
+
+    def compare(self) -> None:
+        """Note the one step count that all weights share, or None where any number differs."""
+        counts = set(self._steps.tolist())
+        alike = len(counts) == 1
+        if alike and self._held:
+            held = [array.tolist() for array in self._held.values()]
+            alike = len(set(zip(self._group_of, *held, strict=True))) == len(self.groups)
+        self._t = counts.pop() if alike else None
+
+    def count(self, active: Sequence[int] | None, norm: float) -> Rows:
+        """Count a step of some weights, or of all, and return the values for its scalars.
+
+        Args:
+            active: the weights that are stepped; None for all.
+            norm: of the whole gradient.
+        """
+        if active is None and self._t is not None:
+            self._steps += 1
+            self._t += 1
+        else:
+            self._steps[... if active is None else active] += 1
+            self.compare()
+        if self._t is not None:
+            values = []
+            for group in self.groups:  # a comprehension is a call more, of 0.2 us
+                values.append(runtime_values(group, self._t, norm))  # noqa: PERF401
+            if self._held:
+                for one, first in zip(values, self._first_of, strict=True):
+                    for name, array in self._held.items():
+                        one[name] = float(array[first])
+            return values, self._group_of
+        held = [array.tolist() for array in self._held.values()]
+        keys = list(zip(self._group_of, self._steps.tolist(), *held, strict=True))
+        row_of = {key: row for row, key in enumerate(dict.fromkeys(keys))}
+        values = []
+        for number, t, *numbers in row_of:
+            # A weight that has not been stepped yet is not selected; its row is never read.
+            one = runtime_values(self.groups[number], max(t, 1.0), norm)
+            one.update(zip(self._held, numbers, strict=True))
+            values.append(one)
+        return values, [row_of[key] for key in keys]
+
+    def advance(
+        self, new: Sequence[Sequence[float]], row_of: Sequence[int], active: Sequence[int] | None
+    ) -> None:
+        """Take the new numbers of the weights that were stepped, given for each row."""
+        for k, array in enumerate(self._held.values()):
+            if active is None and len(new) == 1:
+                array[:] = new[0][k]
+            else:
+                chosen = range(len(row_of)) if active is None else active
+                array[list(chosen)] = [new[row_of[member]][k] for member in chosen]
+        if self._held and not (active is None and row_of is self._group_of):
+            self.compare()
+
+
+def by_tensor(rows: Rows, totals: Mapping[int, Mapping[str, float]]) -> Rows:
+    """Return a row of its own for each weight that has totals of its own."""
+    values, row_of = rows
+    own = [0] * len(row_of)
+    for row, member in enumerate(totals):
+        own[member] = row
+    return [{**values[row_of[member]], **found} for member, found in totals.items()], own

@@ -1,0 +1,55 @@
+"""Whole optimizers on the GPU executor, sweeps and numbers that are state among them.
+
+Run by test_gpu.py in a process of its own; under TRITON_INTERPRET=1 the tensors are on the CPU.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from gpu_support import DEVICE, SIZES, TOLERANCE
+
+import ravine.optim
+from ravine.engine import gpu
+from ravine.optim import plan
+from ravine.rules import RULES
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in.*:RuntimeWarning")
+
+STATEFUL = [name for name, rule in RULES.items() if rule.numbers or rule.shared]
+SWEPT = [name for name, rule in RULES.items() if rule.equation.reduces]
+EVERYTHING = {"clip_norm": 1.0, "clip_value": 0.5, "l2": 0.1, "l1": 0.1, "average": 0.9}
+
+
+@pytest.fixture(autouse=True)
+def on_the_gpu_executor(monkeypatch):
+    monkeypatch.setattr(plan, "executor", lambda name: gpu)
+
+
+def run(name, backend, dtype, options):
+    generator = torch.Generator().manual_seed(3)
+    weights = [
+        torch.nn.Parameter((torch.rand(size, generator=generator) + 0.25).to(dtype).to(DEVICE))
+        for size in SIZES
+    ]
+    groups = [{"params": weights[:3]}, {"params": weights[3:], "lr": 0.02}]
+    optimizer = getattr(ravine.optim, name)(groups, lr=0.01, backend=backend, **options)
+    for step in range(4):
+        for k, w in enumerate(weights):
+            g = torch.randn(w.shape, generator=generator).to(dtype).to(DEVICE)
+            w.grad = None if (step, k) == (2, 1) or (step, k) == (1, 3) else g
+        optimizer.step()
+    return weights, optimizer
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["plain", "every-option"])
+@pytest.mark.parametrize("name", sorted({*STATEFUL, *SWEPT}))
+def test_sweeps_and_numbers_against_the_reference(name, options, dtype):
+    ours, a = run(name, "auto", dtype, options)
+    theirs, b = run(name, "reference", dtype, options)
+    assert ("sweeps" in a.explain()) == (name in SWEPT)
+    for w, v in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(w, v, **TOLERANCE[dtype])
+        for number in RULES[name].numbers:
+            torch.testing.assert_close(a.state[w][number], b.state[v][number], rtol=1e-6, atol=0)

@@ -1,0 +1,64 @@
+"""Algorithms of papers, written out weight by weight in plain torch: oracles of rule_table.py.
+
+Each follows its paper line by line and shares nothing with the rules that are tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def lamb(w, g, state, t, *, lr, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0):
+    """You et al. 2020, algorithm 2, with the identity as phi."""
+    m = state["m"] = betas[0] * state.get("m", torch.zeros_like(w)) + (1 - betas[0]) * g
+    v = state["v"] = betas[1] * state.get("v", torch.zeros_like(w)) + (1 - betas[1]) * g.square()
+    r = (m / (1 - betas[0] ** t)) / ((v / (1 - betas[1] ** t)).sqrt() + eps)
+    direction = r + weight_decay * w
+    sizes = torch.linalg.vector_norm(w), torch.linalg.vector_norm(direction)
+    ratio = sizes[0] / sizes[1] if min(sizes) > 0 else 1.0
+    return w - lr * ratio * direction
+
+
+def lars(w, g, state, t, *, lr, momentum=0.9, weight_decay=0.0, trust_coefficient=1e-3):
+    """You, Gitman & Ginsburg 2017, algorithm 1."""
+    size = torch.linalg.vector_norm(w)
+    below = torch.linalg.vector_norm(g) + weight_decay * size
+    local = trust_coefficient * size / below if min(size, below) > 0 else 1.0
+    velocity = momentum * state.get("v", torch.zeros_like(w))
+    state["v"] = velocity + lr * local * (g + weight_decay * w)
+    return w - state["v"]
+
+
+def mars(w, g, state, t, *, lr, betas=(0.95, 0.99), eps=1e-8, gamma=0.025, weight_decay=0.0):
+    """Yuan et al. 2024, algorithm 2, in its approximate form."""
+    change = g - state.get("g", g)
+    state["g"] = g.clone()
+    c = g + gamma * betas[0] / (1 - betas[0]) * change
+    size = torch.linalg.vector_norm(c)
+    c = c / size if size > 1 else c
+    m = state["m"] = betas[0] * state.get("m", torch.zeros_like(w)) + (1 - betas[0]) * c
+    v = state["v"] = betas[1] * state.get("v", torch.zeros_like(w)) + (1 - betas[1]) * c**2
+    m, v = m / (1 - betas[0] ** t), v / (1 - betas[1] ** t)
+    return w - lr * (m / (v.sqrt() + eps) + weight_decay * w)
+
+
+def wide_numbers(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an oracle whose torch optimizer keeps its numbers in float64, not in float32."""
+
+    def made(weights: Any) -> Callable[[], None]:
+        step = make(weights)
+
+        def wide_step() -> None:
+            before = torch.get_default_dtype()
+            torch.set_default_dtype(torch.float64)
+            try:
+                step()
+            finally:
+                torch.set_default_dtype(before)
+
+        return wide_step
+
+    return made

@@ -6,6 +6,7 @@ that makes one step with their gradients: a torch optimizer, or a formula writte
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -149,6 +150,36 @@ def clipped_then_penalised(weights: Weights) -> None:
     add_to_gradient(lambda w: 0.02 * torch.sign(w))(weights)
 
 
+def lion(w, g, state, t, *, lr, betas=(0.9, 0.99), weight_decay=0.0):
+    """Chen et al. 2023, algorithm 2, in its order: the update, then the momentum."""
+    momentum = state.get("m", torch.zeros_like(w))
+    update = torch.sign(torch.lerp(g, momentum, betas[0]))
+    state["m"] = torch.lerp(g, momentum, betas[1])
+    return w - lr * (update + weight_decay * w)
+
+
+def ademamix(
+    w, g, state, t, *, lr, betas=(0.9, 0.999, 0.9999), alpha=2.0, T_alpha=None, T_beta3=None,
+    eps=1e-8, weight_decay=0.0,
+):  # fmt: skip
+    """Pagliardini et al. 2024, algorithm 1, with its equations of the two schedules."""
+    start, beta2, end = betas
+    beta3 = end
+    if T_beta3:
+        x = t / T_beta3
+        top = math.log(start) * math.log(end)
+        bottom = (1 - x) * math.log(end) + x * math.log(start)
+        beta3 = min(math.exp(top / bottom), end) if x < 1 else end
+    if T_alpha:
+        alpha = min(t * alpha / T_alpha, alpha)
+    zero = torch.zeros_like(w)
+    m1 = state["m1"] = start * state.get("m1", zero) + (1 - start) * g
+    m2 = state["m2"] = beta3 * state.get("m2", zero) + (1 - beta3) * g
+    nu = state["nu"] = beta2 * state.get("nu", zero) + (1 - beta2) * g.square()
+    update = (m1 / (1 - start**t) + alpha * m2) / ((nu / (1 - beta2**t)).sqrt() + eps)
+    return w - lr * (update + weight_decay * w)
+
+
 SGD = torch.optim.SGD
 ADAM = torch.optim.Adam
 
@@ -204,6 +235,35 @@ ROWS: list[Row] = [
     paper("LARS", lars, lr=1.0, momentum=0.5, weight_decay=0.1, trust_coefficient=0.02),
     paper("MARS", mars, lr=0.01),
     paper("MARS", mars, lr=0.1, betas=(0.8, 0.9), eps=1e-3, gamma=0.5, weight_decay=0.1),
+    same("Adamax", lr=0.01),
+    same("Adamax", lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1, maximize=True),
+    same("RAdam", lr=0.01),
+    same("RAdam", lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1, maximize=True),
+    same("RAdam", lr=0.01, betas=(0.0, 0.0)),
+    same("RAdam", lr=0.01, weight_decay=0.1, decoupled_weight_decay=True),
+    same("Adagrad", lr=0.1),
+    same("Adagrad", lr=0.1, lr_decay=0.1, weight_decay=0.1, maximize=True),
+    same("Adagrad", lr=0.1, initial_accumulator_value=0.5, eps=1e-3),
+    same("Adadelta", lr=0.5),
+    same("Adadelta", lr=0.5, rho=0.5, eps=1e-3, weight_decay=0.1, maximize=True),
+    same("Rprop", lr=0.01),
+    same("Rprop", lr=0.1, etas=(0.3, 1.7), step_sizes=(1e-3, 0.2), maximize=True),
+    same("Rprop", lr=1.0, step_sizes=(0.0, 0.1)),
+    *(
+        Row("Lion", options, formula(lion, **options))
+        for options in ({"lr": 0.01}, {"lr": 0.1, "betas": (0.5, 0.8), "weight_decay": 0.3})
+    ),
+    Row("AdEMAMix", {"lr": 0.01}, formula(ademamix, lr=0.01)),
+    Row(
+        "AdEMAMix",
+        {"lr": 0.1, "betas": (0.5, 0.9, 0.99), "alpha": 8.0, "eps": 1e-3, "weight_decay": 0.3},
+        formula(ademamix, lr=0.1, betas=(0.5, 0.9, 0.99), alpha=8.0, eps=1e-3, weight_decay=0.3),
+    ),
+    Row(
+        "AdEMAMix",
+        {"lr": 0.01, "alpha_warmup": 30, "beta3_warmup": 50},
+        formula(ademamix, lr=0.01, T_alpha=30, T_beta3=50),
+    ),
     # what every optimizer can do, shown on the simplest rule and together on Adam
     Row("SGD", {"lr": 0.1, "clip_norm": 0.7}, by_torch(SGD, before=clip_norm(0.7), lr=0.1)),
     Row("SGD", {"lr": 0.1, "clip_value": 0.3}, by_torch(SGD, before=clip_value(0.3), lr=0.1)),

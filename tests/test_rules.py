@@ -184,8 +184,8 @@ def test_sgd_with_dampening_equal_to_momentum_is_the_textbook_rule_after_its_fir
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("row", [SHARED[3], SHARED[4], SHARED[-5], SHARED[-1]], ids=str)
-def test_non_finite_gradients_do_what_they_do_in_torch(row, bad):
+@pytest.mark.parametrize("row", SHARED, ids=str)
+def test_non_finite_gradients_spoil_what_they_spoil_in_torch(row, bad):
     ours = [torch.nn.Parameter(torch.randn(4, dtype=torch.float64)) for _ in range(2)]
     theirs = copies(ours)
     optimizer = getattr(ravine.optim, row.rule)(ours, **row.options)
@@ -199,9 +199,10 @@ def test_non_finite_gradients_do_what_they_do_in_torch(row, bad):
         optimizer.step()
         oracle()
         for a, b in zip(ours, theirs, strict=True):
-            torch.testing.assert_close(
-                a.detach(), b.detach(), rtol=1e-12, atol=1e-14, equal_nan=True
-            )
+            # Which of NaN and inf may differ: torch's lerp makes NaN of a momentum that is inf.
+            fine = b.detach().isfinite()
+            assert torch.equal(a.detach().isfinite(), fine)
+            torch.testing.assert_close(a[fine], b[fine], rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

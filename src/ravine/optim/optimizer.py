@@ -23,15 +23,12 @@ from ravine.optim.buckets import (
 )
 from ravine.optim.options import AVERAGE, OPTIONS, step_program
 from ravine.optim.plan import Plan
+from ravine.optim.torch_ways import DECOUPLED, TORCH_WAYS, translated
 from ravine.optim.totals import settle
 from ravine.rules import Rule
 from ravine.schedules import Schedule, as_schedule
 
 _RUNTIME = ("t", "norm")
-# How torch is told to run the same step in another way; here it always is fused.
-_TORCH_WAYS = ("foreach", "fused")
-_DECOUPLED = "decoupled_weight_decay"  # how torch's Adam says decay="decoupled"
-_HALF = (torch.bfloat16, torch.float16)
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -55,7 +52,9 @@ class Optimizer(torch.optim.Optimizer):
             * ``average``: decay of an exponential average of the weights, see `averaged`,
             * ``maximize``: climb instead of descend,
             * ``backend``: "auto", "cpu", "gpu" or "reference", see `explain`,
-            * ``foreach`` and ``fused`` of torch are taken and change nothing: every step is fused.
+            * ``foreach`` and ``fused`` of torch are taken and change nothing: every step is fused;
+              ``decoupled_weight_decay=True`` is ``decay="decoupled"``; ``capturable`` and
+              ``differentiable`` are taken as False only.
 
     The gradient ``p.grad`` is never changed. Weights in bfloat16 or float16 are computed, and keep
     their state, in float32 (torch keeps it in the weight's type).
@@ -90,10 +89,9 @@ class Optimizer(torch.optim.Optimizer):
         if lr is not REQUIRED:
             options["lr"] = lr
         for option in options:
-            if option not in self.options and option not in _TORCH_WAYS:
+            if option not in self.options and option not in TORCH_WAYS:
                 raise unknown_option(name, option, self.options)
-        for way in _TORCH_WAYS:
-            options.pop(way, None)
+        options = translated(options, name)
         defaults = {**self.options, **options}
         missing = [option for option, value in defaults.items() if value is REQUIRED]
         if missing:
@@ -116,11 +114,11 @@ class Optimizer(torch.optim.Optimizer):
             where = f"{type(self).__name__}, group {len(self.param_groups)}"
             for option in param_group:
                 # A group may carry notes of its owner's; only a near miss is taken for an error.
-                known = option in self.options or option in ("params", "param_names")
+                known = option in (*self.options, *TORCH_WAYS, "params", "param_names")
                 close = get_close_matches(option, self.options, n=1, cutoff=0.82)
                 if not known and close and not option.startswith(("initial_", "max_", "swa_")):
                     raise unknown_option(f"{where}:", option, self.options)
-            param_group = {**self.defaults, **param_group}
+            param_group = {**self.defaults, **translated(param_group, where)}
             lr = param_group["lr"]
             if isinstance(lr, Schedule):
                 param_group["schedule"] = as_schedule(lr)
@@ -280,7 +278,7 @@ class Optimizer(torch.optim.Optimizer):
         """Return the state as torch does; a schedule is written as its expression."""
         state = super().state_dict()
         state["param_groups"] = [
-            {**saved_state.packed(group), _DECOUPLED: group.get("decay") == "decoupled"}
+            {**saved_state.packed(group), DECOUPLED: group.get("decay") == "decoupled"}
             for group in state["param_groups"]
         ]
         return state
@@ -293,8 +291,8 @@ class Optimizer(torch.optim.Optimizer):
         ]
         groups += state_dict["param_groups"][len(groups) :]
         groups = [
-            {"decay": "decoupled" if group[_DECOUPLED] else "coupled", **group}
-            if _DECOUPLED in group
+            {"decay": "decoupled" if group[DECOUPLED] else "coupled", **group}
+            if DECOUPLED in group
             else group
             for group in groups
         ]

@@ -20,6 +20,7 @@ TOLERANCE = {
 HYPERPARAMETERS = {
     "Adam": [{}, {"betas": (0.5, 0.75), "eps": 1e-3}, {"amsgrad": True}],
     "AdamW": [{}, {"amsgrad": True}],
+    "AdEMAMix": [{}, {"alpha_warmup": 4, "beta3_warmup": 5}],
     "SGD": [
         {},
         {"momentum": 0.9},

@@ -171,6 +171,15 @@ def raise_to(a: float, b: float) -> float:
     return math.nan if isinstance(power, complex) else power
 
 
+def host_number(value: Any) -> Any:
+    """A hyperparameter as Python computes with it: a tensor as its number, in tuples too."""
+    if type(value) is float:
+        return value
+    if isinstance(value, Tensor):
+        return value.item()
+    return tuple(map(host_number, value)) if isinstance(value, (tuple, list)) else value
+
+
 HOST: dict[str, Callable[..., Value]] = FUNCTIONS | {"divide": divide, "raise_to": raise_to}
 """What the numbers of a step are computed with, before any element is."""
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ravine.engine.equation import REQUIRED
+from ravine.engine.functions import host_number
 from ravine.engine.specialised import Specialised, Stage, Step, specialise, wrong_count
 from ravine.errors import EquationError
 
@@ -84,7 +85,7 @@ class Program:
 
     def specialise(self, values: Mapping[str, Any]) -> Specialised:
         """Return what is left to do for these hyperparameters."""
-        key = tuple(_hashable(values.get(name)) for name in self.decisive)
+        key = tuple(host_number(values.get(name)) for name in self.decisive)
         found = self._cache.get(key)
         if found is None:
             found = specialise(self, values)
@@ -99,7 +100,3 @@ class Program:
 
 def _names(node: ast.AST) -> set[str]:
     return {child.id for child in ast.walk(node) if isinstance(child, ast.Name)}
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ravine.engine.equation import Equation
-from ravine.engine.functions import HOST
+from ravine.engine.functions import HOST, host_number
 from ravine.engine.lowering import RUNTIME, Lowered, lower
 from ravine.engine.reductions import Reduction, live, names
 from ravine.errors import EquationError
@@ -99,7 +99,8 @@ class Specialised:
 
 def specialise(program: Program, values: Mapping[str, Any]) -> Specialised:
     """Lower the stages of a program and sort what is left into sweeps and the last pass."""
-    stages = _lowered(program.stages, values)
+    plain = {n: host_number(v) for n, v in values.items() if n in program.hyperparameters}
+    stages = _lowered(program.stages, plain)
     found = [r for _, lowered in stages for r in lowered.reductions]
     of_tensors = {r.name for r in found if not r.of_model}
     sweeps = []
@@ -262,6 +263,7 @@ class _Host:
     def _compiled(self, wanted: Sequence[Sequence[str]], result: Sequence[str]) -> Scalars:
         lines = ["def scalars(__values__):"]
         scope: dict[str, Any] = HOST | {"inf": math.inf, "nan": math.nan}  # as literals print
+        scope["__number__"] = host_number
         for k, (step, results) in enumerate(zip(self._steps, wanted, strict=True)):
             lowered = step.lowered
             scope[f"__constants_{k}__"] = lowered.constants
@@ -270,7 +272,7 @@ class _Host:
                 lowered.equation.hyperparameters.keys() | {r.name for r in lowered.reductions}
             )
             self.needs |= mine
-            lines += [f"    {name} = __values__[{name!r}]" for name in sorted(mine)]
+            lines += [f"    {name} = __number__(__values__[{name!r}])" for name in sorted(mine)]
             constants = sorted(needed & lowered.constants.keys())
             lines += [f"    {name} = __constants_{k}__[{name!r}]" for name in constants]
             lines += [f"    {line}" for line in host]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ravine.engine.functions import host_number
 from ravine.engine.norm import squared_norm
 from ravine.engine.program import Program
 from ravine.engine.reference import Reducing, Unknown, evaluate
@@ -50,7 +51,7 @@ class ReferenceBucket:
     @torch.no_grad()
     def sweeps(self, norm: float) -> Sweeps:
         assert self._reducing is not None
-        self._rows = self.numbers.count(self.stepped(), norm)
+        self._rows = self._counted(self.stepped(), norm)
         values, row_of = self._rows
         self._totals = [{} for _ in self.members]
         open_ = set(self.stepped())
@@ -82,6 +83,13 @@ class ReferenceBucket:
                 for k in open_:
                     self._totals[k].update(everywhere)
 
+    def _counted(self, stepped: Sequence[int], norm: float) -> Rows:
+        """Count a step and return the values for it, those that a person gave as tensors as numbers."""
+        values, row_of = self.numbers.count(stepped, norm)
+        names = {*self._program.hyperparameters, *self.numbers.held}
+        plain = [{n: host_number(v) for n, v in one.items() if n in names} for one in values]
+        return plain, row_of
+
     def _everywhere(self, found: Mapping[int, float]) -> list[float]:
         row = np.array([[found.get(k, 0.0) for k in range(len(self.members))]])
         sums: list[float] = across_processes([m.weight for m in self.members], row)[0].tolist()
@@ -99,7 +107,7 @@ class ReferenceBucket:
         stepped = self.stepped()
         totals, self._totals = self._totals, None
         rows, self._rows = self._rows, None
-        values, row_of = rows or self.numbers.count(stepped, norm)
+        values, row_of = rows or self._counted(stepped, norm)
         new_numbers: dict[int, list[float]] = {}
         for k in stepped:
             stored, tensors = self._tensors(k)

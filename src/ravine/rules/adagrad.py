@@ -21,8 +21,9 @@ def adagrad(w, g, s, *, t, lr=1e-2, lr_decay=0.0, initial_accumulator_value=0.0,
         s <- s + g^2          (s starts at initial_accumulator_value)
         w <- w - lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps)
 
-    Differs from: Keras and optax start s at 0.1 and have eps 1e-7, which optax adds inside of the
-    root; neither has an lr_decay.
+    Differs from: torch starts the sums of every group at the optimizer's initial_accumulator_value,
+    here a group may have its own. Keras and optax start s at 0.1, have eps 1e-7 (optax inside of the
+    root) and no lr_decay.
 
     Source: Duchi, Hazan & Singer 2011; `torch.optim.Adagrad`.
     """

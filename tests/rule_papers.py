@@ -5,6 +5,7 @@ Each follows its paper line by line and shares nothing with the rules that are t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -62,3 +63,33 @@ def wide_numbers(make: Callable[..., Any]) -> Callable[..., Any]:
         return wide_step
 
     return made
+
+
+def lion(w, g, state, t, *, lr, betas=(0.9, 0.99), weight_decay=0.0):
+    """Chen et al. 2023, algorithm 2, in its order: the update, then the momentum."""
+    momentum = state.get("m", torch.zeros_like(w))
+    update = torch.sign(torch.lerp(g, momentum, betas[0]))
+    state["m"] = torch.lerp(g, momentum, betas[1])
+    return w - lr * (update + weight_decay * w)
+
+
+def ademamix(
+    w, g, state, t, *, lr, betas=(0.9, 0.999, 0.9999), alpha=2.0, alpha_warmup=None, beta3_warmup=None,
+    eps=1e-8, weight_decay=0.0,
+):  # fmt: skip
+    """Pagliardini et al. 2024, algorithm 1, with its equations of the two schedules."""
+    start, beta2, end = betas
+    beta3 = end
+    if beta3_warmup:
+        x = t / beta3_warmup
+        top = math.log(start) * math.log(end)
+        bottom = (1 - x) * math.log(end) + x * math.log(start)
+        beta3 = min(math.exp(top / bottom), end) if x < 1 else end
+    if alpha_warmup:
+        alpha = min(t * alpha / alpha_warmup, alpha)
+    zero = torch.zeros_like(w)
+    m1 = state["m1"] = start * state.get("m1", zero) + (1 - start) * g
+    m2 = state["m2"] = beta3 * state.get("m2", zero) + (1 - beta3) * g
+    nu = state["nu"] = beta2 * state.get("nu", zero) + (1 - beta2) * g.square()
+    update = (m1 / (1 - start**t) + alpha * m2) / ((nu / (1 - beta2**t)).sqrt() + eps)
+    return w - lr * (update + weight_decay * w)

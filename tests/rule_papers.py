@@ -93,3 +93,21 @@ def ademamix(
     nu = state["nu"] = beta2 * state.get("nu", zero) + (1 - beta2) * g.square()
     update = (m1 / (1 - start**t) + alpha * m2) / ((nu / (1 - beta2**t)).sqrt() + eps)
     return w - lr * (update + weight_decay * w)
+
+
+def cautious(direction, g):
+    """Liang et al. 2024, algorithm 1, with the floor of the authors' code."""
+    mask = ((direction > 0) & (g > 0) | (direction < 0) & (g < 0)).to(direction.dtype)
+    return direction * mask / mask.mean().clamp(min=1e-3) if mask.numel() else direction
+
+
+def cautious_adamw(w, g, state, t, *, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+    m = state["m"] = betas[0] * state.get("m", torch.zeros_like(w)) + (1 - betas[0]) * g
+    v = state["v"] = betas[1] * state.get("v", torch.zeros_like(w)) + (1 - betas[1]) * g.square()
+    u = (m / (1 - betas[0] ** t)) / ((v / (1 - betas[1] ** t)).sqrt() + eps)
+    return w - lr * weight_decay * w - lr * cautious(u, g)
+
+
+def cautious_momentum(w, g, state, t, *, lr, momentum):
+    b = state["b"] = momentum * state["b"] + g if "b" in state else g.clone()
+    return w - lr * cautious(b, g)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 from oracles import Row, Weights, by_torch, formula, paper, same
-from rule_papers import ademamix, lamb, lars, lion, mars
+from rule_papers import ademamix, cautious_adamw, cautious_momentum, lamb, lars, lion, mars
 from torch import Tensor
 
 
@@ -167,6 +167,16 @@ ROWS: list[Row] = [
         formula(decayed_independently, lr=0.1, weight_decay=0.01),
     ),
     Row("SGD", {"lr": 0.1, "average": 0.9}, formula(averaging, lr=0.1, average=0.9)),
+    Row(
+        "SGD",
+        {"lr": 0.001, "momentum": 0.9, "cautious": True},
+        formula(cautious_momentum, lr=0.001, momentum=0.9),
+    ),
+    Row(
+        "AdamW",
+        {"lr": 0.01, "weight_decay": 0.3, "cautious": True},
+        formula(cautious_adamw, lr=0.01, weight_decay=0.3),
+    ),
     same(
         "Adam",
         lr=0.01,

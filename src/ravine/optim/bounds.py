@@ -41,6 +41,7 @@ BOUNDS: dict[str, Bound] = {
     ),
     "backend": ("one of " + ", ".join(BACKENDS), lambda x: x in BACKENDS),
     "maximize": _FLAG,
+    "cautious": _FLAG,
     "nesterov": _FLAG,
     "centered": _FLAG,
     "amsgrad": _FLAG,

@@ -239,7 +239,8 @@ def needed_state(program: Program, group: Mapping[str, Any]) -> set[str]:
     except EquationError:  # an equation that only the reference can run: keep all it names
         return (
             set(program.variables)
-            - {"w", "g"}
+            - {"w"}
+            - program.private
             - ({"average"} if group["average"] is None else set())
         )
 

@@ -49,6 +49,9 @@ class Optimizer(torch.optim.Optimizer):
               threshold is the same for every weight, also under Adam's root or with momentum,
             * ``weight_decay`` with ``decay``: "coupled" (g + weight_decay w), "decoupled"
               (w - lr weight_decay w) or "independent" (w - weight_decay w),
+            * ``cautious``: leave out of every step what does not go against the gradient, and
+              lengthen the rest by as much, tensor by tensor (Liang et al. 2024, with the floor of
+              1e-3 under the mean of the authors' code),
             * ``average``: decay of an exponential average of the weights, see `averaged`,
             * ``maximize``: climb instead of descend,
             * ``backend``: "auto", "cpu", "gpu" or "reference", see `explain`,

@@ -8,7 +8,7 @@ default it returns its input unchanged, and the engine drops it.
 from __future__ import annotations
 
 from ravine.engine.equation import Equation
-from ravine.engine.functions import maximum, minimum, sign, where
+from ravine.engine.functions import maximum, minimum, sign, tensor_mean, where
 from ravine.engine.program import Program, Stage
 from ravine.rules import Rule
 
@@ -69,6 +69,27 @@ def decoupled_decay(w, *, lr, weight_decay=0.0, decay="coupled"):
     return w
 
 
+def remember(w, before, *, cautious=False):
+    """Keep the weight as it is before the rule."""
+    return w if cautious else before
+
+
+def cautious_step(w, before, g, *, cautious=False):
+    """Keep of a step only what goes against the gradient, lengthened by what was left out.
+
+    Equation:
+        u = before - w,   k = 1 where u and g have the same sign, else 0
+        w <- before - u k / max(mean of k over the tensor, 1e-3)
+
+    A step too small to change its weight counts as left out.
+    """
+    if cautious:
+        u = before - w
+        kept = where(sign(u) * sign(g) > 0, 1.0, 0.0)
+        w = before - u * kept / maximum(tensor_mean(kept), 1e-3)
+    return w
+
+
 def soft_threshold(w, *, lr, l1=0.0, l1_proximal=False):
     """Proximal step of the penalty l1 sum |w|: w <- sign(w) max(|w| - lr l1, 0), exact zeros."""
     if l1 != 0 and l1_proximal:
@@ -82,6 +103,9 @@ def average_weights(w, a, *, average=None):
         a = average * a + (1 - average) * w
     return a
 
+
+_BEFORE = "w_before"
+"""A variable of the pass alone: it is in no memory."""
 
 AVERAGE = "average"
 """The state that holds the averaged weights; it starts as a copy of the weights."""
@@ -107,7 +131,9 @@ def _stages(rule: Rule | None) -> list[Stage]:
         Stage(Equation(l1_penalty), ("w", "g"), ("g",)),
         Stage(Equation(coupled_decay), ("w", "g"), ("g",)),
         Stage(Equation(decoupled_decay), ("w",), ("w",)),
+        Stage(Equation(remember), ("w", _BEFORE), (_BEFORE,)),
         *of_rule,
+        Stage(Equation(cautious_step), ("w", _BEFORE, "g"), ("w",)),
         Stage(Equation(soft_threshold), ("w",), ("w",)),
         Stage(Equation(average_weights), ("w", AVERAGE), (AVERAGE,)),
     ]
@@ -133,5 +159,5 @@ def step_program(rule: Rule) -> Program:
             for stage in _stages(rule)
             if stage.equation is rule.equation or not own & stage.equation.hyperparameters.keys()
         ],
-        private=("g",),
+        private=("g", _BEFORE),
     )

@@ -56,11 +56,11 @@ class Rule:
                 expected="at least two: the weight and its gradient, then any state",
                 do=f"write def {self.equation.name}(w, g, *, lr)",
             )
-        taken = sorted({"w", "g", "average"} & set(self.states))
+        taken = sorted({"w", "w_before", "g", "average"} & set(self.states))
         if taken:
             raise EquationError(
                 f"update rule {self.equation.name!r} has a state called {taken[0]!r}",
-                expected="a name other than w, g and average, which every optimizer has",
+                expected="a name other than w, w_before, g and average, which every optimizer has",
             )
         _check_numbers(self)
         kept = (*self.states, *self.numbers)

@@ -17,13 +17,10 @@ from ravine.engine.program import Program
 from ravine.errors import ArgumentError, ArgumentTypeError, unknown_option
 from ravine.optim import description, saved_state
 from ravine.optim.bounds import check_bounds
-from ravine.optim.buckets import (
-    Group,
-    Stale,
-)
+from ravine.optim.buckets import Group, Stale
 from ravine.optim.options import AVERAGE, OPTIONS, step_program
 from ravine.optim.plan import Plan
-from ravine.optim.torch_ways import DECOUPLED, TORCH_WAYS, translated
+from ravine.optim.torch_ways import TORCH_WAYS, in_torchs_words, translated, with_decay
 from ravine.optim.totals import settle
 from ravine.rules import Rule
 from ravine.schedules import Schedule, as_schedule
@@ -49,9 +46,8 @@ class Optimizer(torch.optim.Optimizer):
               threshold is the same for every weight, also under Adam's root or with momentum,
             * ``weight_decay`` with ``decay``: "coupled" (g + weight_decay w), "decoupled"
               (w - lr weight_decay w) or "independent" (w - weight_decay w),
-            * ``cautious``: leave out of every step what does not go against the gradient, and
-              lengthen the rest by as much, tensor by tensor (Liang et al. 2024, with the floor of
-              1e-3 under the mean of the authors' code),
+            * ``cautious``: keep of a step what goes against the gradient, lengthened by what was
+              left out, tensor by tensor (Liang et al. 2024; the mean is 1e-3 at least, as theirs),
             * ``average``: decay of an exponential average of the weights, see `averaged`,
             * ``maximize``: climb instead of descend,
             * ``backend``: "auto", "cpu", "gpu" or "reference", see `explain`,
@@ -94,8 +90,7 @@ class Optimizer(torch.optim.Optimizer):
         for option in options:
             if option not in self.options and option not in TORCH_WAYS:
                 raise unknown_option(name, option, self.options)
-        options = translated(options, name)
-        defaults = {**self.options, **options}
+        defaults = {**self.options, **translated(options, name)}
         missing = [option for option, value in defaults.items() if value is REQUIRED]
         if missing:
             raise ArgumentError(
@@ -281,8 +276,7 @@ class Optimizer(torch.optim.Optimizer):
         """Return the state as torch does; a schedule is written as its expression."""
         state = super().state_dict()
         state["param_groups"] = [
-            {**saved_state.packed(group), DECOUPLED: group.get("decay") == "decoupled"}
-            for group in state["param_groups"]
+            in_torchs_words(saved_state.packed(group)) for group in state["param_groups"]
         ]
         return state
 
@@ -293,12 +287,7 @@ class Optimizer(torch.optim.Optimizer):
             for saved, current in zip(state_dict["param_groups"], self.param_groups, strict=False)
         ]
         groups += state_dict["param_groups"][len(groups) :]
-        groups = [
-            {"decay": "decoupled" if group[DECOUPLED] else "coupled", **group}
-            if DECOUPLED in group
-            else group
-            for group in groups
-        ]
+        groups = [with_decay(group) for group in groups]
         super().load_state_dict({**state_dict, "param_groups": groups})
         for group in self.param_groups:  # what another optimizer did not know of
             for name, value in self.defaults.items():

@@ -17,10 +17,10 @@ _REFUSED = {
 }
 """What is only taken as False, and what to do instead."""
 
-DECOUPLED = "decoupled_weight_decay"
+_DECOUPLED = "decoupled_weight_decay"
 """How torch's Adam, NAdam and RAdam say decay="decoupled"."""
 
-TORCH_WAYS = (*_ALIKE, *_REFUSED, DECOUPLED)
+TORCH_WAYS = (*_ALIKE, *_REFUSED, _DECOUPLED)
 """Every keyword of torch's that is translated."""
 
 
@@ -40,7 +40,7 @@ def translated(options: Mapping[str, Any], where: str) -> dict[str, Any]:
                 do=instead,
             )
     rest = {name: value for name, value in options.items() if name not in TORCH_WAYS}
-    decoupled = options.get(DECOUPLED)
+    decoupled = options.get(_DECOUPLED)
     if decoupled is None:
         return rest
     decay = "decoupled" if decoupled else "coupled"
@@ -48,7 +48,19 @@ def translated(options: Mapping[str, Any], where: str) -> dict[str, Any]:
         raise ArgumentError(
             "two options say differently what weight decay means",
             where=where,
-            got=f"{DECOUPLED}={decoupled!r}, decay={rest['decay']!r}",
+            got=f"{_DECOUPLED}={decoupled!r}, decay={rest['decay']!r}",
             do="give one of them",
         )
     return rest
+
+
+def in_torchs_words(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a group to be saved, with the kind of weight decay as torch reads it too."""
+    return {**group, _DECOUPLED: group.get("decay") == "decoupled"}
+
+
+def with_decay(group: dict[str, Any]) -> dict[str, Any]:
+    """Return a saved group with the kind of weight decay in this library's words."""
+    if _DECOUPLED not in group:
+        return group
+    return {"decay": "decoupled" if group[_DECOUPLED] else "coupled", **group}

@@ -111,3 +111,75 @@ def cautious_adamw(w, g, state, t, *, lr, betas=(0.9, 0.999), eps=1e-8, weight_d
 def cautious_momentum(w, g, state, t, *, lr, momentum):
     b = state["b"] = momentum * state["b"] + g if "b" in state else g.clone()
     return w - lr * cautious(b, g)
+
+
+def schedule_free_sgd(
+    w, g, state, t, *, lr, momentum=0.9, warmup_steps=0, r=0.0, weight_lr_power=2.0,
+    weight_decay=0.0,
+):  # fmt: skip
+    """Defazio et al. 2024, equations 3 to 5, with x kept; decay at y as in their package."""
+    return _schedule_free(
+        w, g + weight_decay * w, state, t, lr, momentum, warmup_steps, r, weight_lr_power
+    )
+
+
+def schedule_free_adamw(
+    w, g, state, t, *, lr, betas=(0.9, 0.999), eps=1e-8, warmup_steps=0, r=0.0,
+    weight_lr_power=2.0, weight_decay=0.0,
+):  # fmt: skip
+    """Defazio et al. 2024, algorithm 1, with the correction of v at v as in their package."""
+    v = state["v"] = betas[1] * state.get("v", torch.zeros_like(w)) + (1 - betas[1]) * g * g
+    direction = g / ((v / (1 - betas[1] ** t)).sqrt() + eps) + weight_decay * w
+    return _schedule_free(w, direction, state, t, lr, betas[0], warmup_steps, r, weight_lr_power)
+
+
+def _schedule_free(y, direction, state, t, lr, beta, warmup_steps, r, power):
+    rate = lr * t / warmup_steps if t < warmup_steps else lr
+    state["rates"] = [*state.get("rates", []), rate]
+    weights = [(k + 1) ** r * max(state["rates"][: k + 1]) ** power for k in range(t)]
+    c = weights[-1] / sum(weights) if sum(weights) else 0.0
+    z = state["z"] = state.get("z", y) - rate * direction
+    x = state["x"] = (1 - c) * state.get("x", y) + c * z
+    return (1 - beta) * z + beta * x
+
+
+def prodigy(
+    *, lr=1.0, betas=(0.9, 0.999), beta3=None, eps=1e-8, weight_decay=0.0, decouple=True,
+    use_bias_correction=False, safeguard_warmup=False, d0=1e-6, d_coef=1.0, growth_rate=None,
+):  # fmt: skip
+    """Mishchenko & Defazio 2023, algorithm 4, with the options of the authors' package."""
+    beta1, beta2 = betas
+    beta3 = beta2**0.5 if beta3 is None else beta3
+
+    def make(weights: Any) -> Callable[[], None]:
+        x0 = [w.detach().clone() for w in weights]
+        m, v, s = ([torch.zeros_like(w) for w in x0] for _ in "mvs")
+        held = {"k": 0, "d": d0, "d_max": d0, "numerator": 0.0}
+
+        @torch.no_grad()
+        def step() -> None:
+            held["k"] += 1
+            k, d = held["k"], held["d"]
+            correction = (1 - beta2**k) ** 0.5 / (1 - beta1**k) if use_bias_correction else 1.0
+            rate = d * lr * correction
+            numerator, denominator = beta3 * held["numerator"], 0.0
+            for i, w in enumerate(weights):
+                g = w.grad if decouple else w.grad + weight_decay * w
+                numerator += float(d / d0 * rate * (g * (x0[i] - w)).sum())
+                m[i] = beta1 * m[i] + d * (1 - beta1) * g
+                v[i] = beta2 * v[i] + d**2 * (1 - beta2) * g**2
+                s[i] = beta3 * s[i] + d / d0 * (d if safeguard_warmup else rate) * g
+                denominator += float(s[i].abs().sum())
+            estimate = d_coef * numerator / denominator
+            new = max(d, estimate) if d == d0 else d
+            held["d_max"] = max(held["d_max"], estimate)
+            limit = float("inf") if growth_rate is None else growth_rate
+            held["d"] = new = min(held["d_max"], new * limit)
+            held["numerator"] = numerator
+            for i, w in enumerate(weights):
+                decay = weight_decay if decouple else 0.0
+                w.copy_((1 - rate * decay) * w - rate * m[i] / (v[i].sqrt() + new * eps))
+
+        return step
+
+    return make

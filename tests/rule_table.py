@@ -10,7 +10,18 @@ from collections.abc import Callable
 
 import torch
 from oracles import Row, Weights, by_torch, formula, paper, same
-from rule_papers import ademamix, cautious_adamw, cautious_momentum, lamb, lars, lion, mars
+from rule_papers import (
+    ademamix,
+    cautious_adamw,
+    cautious_momentum,
+    lamb,
+    lars,
+    lion,
+    mars,
+    prodigy,
+    schedule_free_adamw,
+    schedule_free_sgd,
+)
 from torch import Tensor
 
 
@@ -147,6 +158,44 @@ ROWS: list[Row] = [
         "AdEMAMix", ademamix, lr=0.1, betas=(0.5, 0.9, 0.99), alpha=8.0, eps=1e-3, weight_decay=0.3
     ),
     paper("AdEMAMix", ademamix, lr=0.01, alpha_warmup=30, beta3_warmup=50),
+    paper("ScheduleFreeSGD", schedule_free_sgd, lr=0.1),
+    paper(
+        "ScheduleFreeSGD",
+        schedule_free_sgd,
+        lr=0.1,
+        momentum=0.5,
+        warmup_steps=20,
+        r=1.0,
+        weight_lr_power=1.0,
+        weight_decay=0.1,
+    ),
+    paper("ScheduleFreeAdamW", schedule_free_adamw, lr=0.01),
+    paper(
+        "ScheduleFreeAdamW",
+        schedule_free_adamw,
+        lr=0.1,
+        betas=(0.5, 0.9),
+        eps=1e-3,
+        warmup_steps=20,
+        r=1.0,
+        weight_lr_power=1.0,
+        weight_decay=0.1,
+    ),
+    *(
+        Row("Prodigy", options, prodigy(**options))
+        for options in (
+            {"lr": 1.0},
+            {"lr": 0.5, "betas": (0.5, 0.9), "beta3": 0.8, "eps": 1e-3, "weight_decay": 0.1},
+            {"lr": 1.0, "d0": 1e-3, "d_coef": 0.5, "growth_rate": 1.1, "use_bias_correction": True},
+            {
+                "lr": 0.1,
+                "d0": 1e-3,
+                "weight_decay": 0.1,
+                "decouple": False,
+                "safeguard_warmup": True,
+            },
+        )
+    ),
     # what every optimizer can do, shown on the simplest rule and together on Adam
     Row("SGD", {"lr": 0.1, "clip_norm": 0.7}, by_torch(SGD, before=clip_norm(0.7), lr=0.1)),
     Row("SGD", {"lr": 0.1, "clip_value": 0.3}, by_torch(SGD, before=clip_value(0.3), lr=0.1)),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, overload
 
 from ravine.engine.equation import REQUIRED, Equation
+from ravine.optim.evaluation import EvaluatedOptimizer
 from ravine.optim.optimizer import Optimizer
 from ravine.rules import Rule
 from ravine.rules.rule import Bound, Check, Initial
@@ -16,8 +17,9 @@ from ravine.rules.rule import Bound, Check, Initial
 def optimizer_class(rule: Rule, module: str, qualname: str) -> type[Optimizer]:
     """Return the optimizer class of a rule, with a signature that `inspect` and IDEs can read."""
     namespace = {"__doc__": rule.doc, "__module__": module, "__qualname__": qualname}
+    base = Optimizer if rule.evaluation is None else EvaluatedOptimizer
     made: type[Optimizer] = types.new_class(
-        rule.name, (Optimizer,), {"rule": rule}, lambda scope: scope.update(namespace)
+        rule.name, (base,), {"rule": rule}, lambda scope: scope.update(namespace)
     )
     keyword = inspect.Parameter.KEYWORD_ONLY
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -48,6 +50,7 @@ def update_rule(
     check: Check | None = None,
     numbers: Mapping[str, Initial] | None = None,
     shared: Mapping[str, Initial] | None = None,
+    evaluation: tuple[Callable[..., Any], Callable[..., Any]] | None = None,
 ) -> Callable[[Callable[..., Any]], type[Optimizer]]: ...
 def update_rule(
     function: Callable[..., Any] | None = None,
@@ -59,6 +62,7 @@ def update_rule(
     check: Check | None = None,
     numbers: Mapping[str, Initial] | None = None,
     shared: Mapping[str, Initial] | None = None,
+    evaluation: tuple[Callable[..., Any], Callable[..., Any]] | None = None,
 ) -> Any:
     """Make an optimizer of an update equation, written as a function of scalars.
 
@@ -79,6 +83,8 @@ def update_rule(
             names that are state, one number for each weight, computed in float64; their new values
             are returned after the tensors.
         shared: the same for numbers of the whole optimizer, returned last.
+        evaluation: two equations, from the weights of training to those to evaluate with, and back,
+            on the weight and any state; the optimizer then has ``train()`` and ``eval()``.
 
     Returns:
         A subclass of `ravine.optim.Optimizer`, called as ``rule(model.parameters(), lr=...)``.
@@ -112,6 +118,7 @@ def update_rule(
             doc=equation.doc or f"The update rule {equation.name}.",
             numbers=numbers or {},
             shared=shared or {},
+            evaluation=evaluation,
         )
         made = optimizer_class(rule, function.__module__, function.__qualname__)
         decisive = {name: made.options.get(name) for name in made.program.decisive}

@@ -224,6 +224,11 @@ class Optimizer(torch.optim.Optimizer):
         weights = (w for group in self.param_groups for w in group["params"])
         return math.sqrt(squared_norm([w.grad for w in weights if w.grad is not None]))
 
+    @property
+    def averages(self) -> bool:
+        """Whether there are other weights to evaluate with, which `averaged` puts in place."""
+        return any(group["average"] is not None for group in self.param_groups)
+
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
         """Put the averaged weights in the place of the weights, until the block ends.
@@ -232,7 +237,7 @@ class Optimizer(torch.optim.Optimizer):
             ArgumentError: the optimizer was made without ``average``.
         """
         weights = [w for group in self.param_groups for w in group["params"]]
-        if all(group["average"] is None for group in self.param_groups):
+        if not self.averages:
             raise ArgumentError(
                 "no average of the weights is kept",
                 where=type(self).__name__,

@@ -30,6 +30,8 @@ class Rule:
             new values are returned after the tensors.
         shared: the same for numbers of the whole optimizer, kept in its groups and returned last;
             the first weight that is stepped says what they become.
+        evaluation: two equations for a rule whose weights in training are not those to evaluate
+            with: from the first to the second and back, on the weight and any state.
         defaults: values of options that differ from every optimizer's (``weight_decay``, ``decay``).
         bounds: hyperparameter -> (what is expected, in words; whether a value is that), for names
             that mean something of the rule's own.
@@ -48,6 +50,7 @@ class Rule:
     doc: str = ""
     numbers: Mapping[str, Initial] = field(default_factory=dict)
     shared: Mapping[str, Initial] = field(default_factory=dict)
+    evaluation: tuple[Callable[..., Any], Callable[..., Any]] | None = None
 
     def __post_init__(self) -> None:
         if len(self.equation.tensors) < 2:
@@ -144,6 +147,7 @@ def rule(
     check: Check | None = None,
     numbers: Mapping[str, Initial] | None = None,
     shared: Mapping[str, Initial] | None = None,
+    evaluation: tuple[Callable[..., Any], Callable[..., Any]] | None = None,
 ) -> Callable[[Callable[..., Any]], Rule]:
     """Make a `Rule` of the function below; see there for the arguments."""
 
@@ -160,6 +164,7 @@ def rule(
             doc=equation.doc,
             numbers=numbers or {},
             shared=shared or {},
+            evaluation=evaluation,
         )
 
     return decorate

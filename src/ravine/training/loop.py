@@ -114,9 +114,7 @@ class Loop:
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
         """Put the averaged weights in place, if the optimizer keeps an average."""
-        keeps = isinstance(self.optimizer, Optimizer) and any(
-            group["average"] is not None for group in self.optimizer.param_groups
-        )
+        keeps = isinstance(self.optimizer, Optimizer) and self.optimizer.averages
         with self.optimizer.averaged() if keeps else contextlib.nullcontext():  # type: ignore[attr-defined]
             yield
 

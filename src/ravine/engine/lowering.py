@@ -61,6 +61,7 @@ def lower(
     values: Mapping[str, Any],
     prefix: str = "s",
     *,
+    outputs: int | None = None,
     numbers: tuple[str, ...] = (),
     levels: Mapping[str, int] | None = None,
 ) -> Lowered:
@@ -70,10 +71,11 @@ def lower(
         equation: what to lower.
         values: the hyperparameters.
         prefix: begins the names of the scalars, so that those of several equations stay apart.
+        outputs: how many tensors it should return; any number if None.
         numbers: hyperparameters that are state: the equation returns their new values last.
         levels: the sweep after which a tensor is known, where it is not the first one.
     """
-    return _Lowering(equation, values, prefix, numbers, levels or {}).run()
+    return _Lowering(equation, values, prefix, outputs, numbers, levels or {}).run()
 
 
 class _Lowering:
@@ -82,6 +84,7 @@ class _Lowering:
         equation: Equation,
         values: Mapping[str, Any],
         prefix: str,
+        outputs: int | None,
         numbers: tuple[str, ...],
         levels: Mapping[str, int],
     ) -> None:
@@ -110,6 +113,7 @@ class _Lowering:
         self.slots: dict[str, str] = {}  # text of a number -> the scalar that holds it by now
         self.slot_names: list[str] = []
         self.body: list[str] = []
+        self.outputs = outputs
         self.numbers = numbers
         self.new_numbers: list[tuple[str, str]] = []
         self.reductions: list[Reduction] = []
@@ -170,7 +174,9 @@ class _Lowering:
         parts = [
             self.hoisted(part) for part in (value.elts if isinstance(value, ast.Tuple) else [value])
         ]
-        count = max(0, len(parts) - len(self.numbers))
+        count = len(parts)  # where they are too few or too many, that is told by the caller
+        if self.outputs is not None and count == self.outputs + len(self.numbers):
+            count = self.outputs
         outputs = [ast.unparse(self.element(part)) for part in parts[:count]]
         for number, part in zip(self.numbers, parts[count:], strict=False):
             if not self.is_scalar(part):

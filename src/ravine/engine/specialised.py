@@ -160,6 +160,7 @@ def _lowered(stages: Sequence[Stage], values: Mapping[str, Any]) -> _Lowerings:
             stage.equation,
             values,
             prefix=f"s{number}_",
+            outputs=len(stage.writes),
             numbers=(*stage.numbers, *stage.shared),
             levels={
                 name: levels.get(variable, 0)

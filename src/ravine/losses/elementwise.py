@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ravine.engine.equation import Equation
-from ravine.errors import ArgumentError, TargetError, unknown_option
+from ravine.errors import ArgumentError, EquationError, TargetError, unknown_option
 from ravine.losses.arguments import (
     check_input,
     check_not_empty,
@@ -53,6 +53,12 @@ class ElementwiseLoss:
         domain_text: str = "",
         bounds: Mapping[str, tuple[Callable[[Any], bool], str]] | None = None,
     ) -> None:
+        if equation.reduces:
+            raise EquationError(
+                f"loss {equation.name!r} asks for a number that comes from all elements",
+                expected="a loss of one element at a time",
+                do="compute the number before, and give it as a hyperparameter",
+            )
         self.module = module
         self.equation = equation
         self.__name__ = name or equation.name

@@ -215,6 +215,8 @@ class CompiledBucket:
         self._rows = by_tensor(rows, totals) if self._specialised.by_tensor else rows
 
     def run(self, norm: float) -> None:
+        if not self._active:
+            return
         everyone = self._active is self._all
         rows, self._rows = self._rows, None
         if rows is None:
@@ -222,7 +224,7 @@ class CompiledBucket:
         self._last.run(rows)
         # Autograd then notices where a graph still needs the old weights.
         torch.autograd.graph.increment_version(self._weights)
-        if self._advances and self._active:
+        if self._advances:
             values, row_of = rows
             new = [self._specialised.advance(one) for one in values]
             self.numbers.advance(new, row_of, None if everyone else self._active)

@@ -66,6 +66,7 @@ class Rule:
                 expected="a name other than w, w_before, g and average, which every optimizer has",
             )
         _check_numbers(self)
+        _check_evaluation(self)
         kept = (*self.states, *self.numbers)
         names = [self.state_names.get(state, state) for state in kept]
         clash = sorted({n for n in names if n in ("step", "average") or names.count(n) > 1})
@@ -112,6 +113,19 @@ class Rule:
     def derive(self, name: str, doc: str, **defaults: Any) -> Rule:
         """Return the same equation under another name and with other defaults."""
         return replace(self, name=name, doc=doc, defaults={**self.defaults, **defaults})
+
+
+def _check_evaluation(rule: Rule) -> None:
+    """Raise an error for an equation of `Rule.evaluation` that reads what the rule does not have."""
+    for function in rule.evaluation or ():
+        equation = Equation(function)
+        known = ("w", *rule.states, *rule.hyperparameters)
+        for name in (*equation.tensors, *equation.hyperparameters):
+            if name not in known:
+                raise EquationError(
+                    f"equation {equation.name!r} reads {name}, which the rule does not have",
+                    expected="one of " + ", ".join(known),
+                )
 
 
 def _check_numbers(rule: Rule) -> None:

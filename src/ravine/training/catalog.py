@@ -45,7 +45,7 @@ class OptimizerChoice(functools.partial[Optimizer]):
 
 def expression_name(class_name: str) -> str:
     """Return how a class is written in an expression: ``GradientDescent`` as gradient_descent."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "_", class_name).lower()
+    return re.sub(r"(?<=[a-z]{2})(?=[A-Z][A-Za-z])", "_", class_name).lower()
 
 
 def _maker(cls: type[Optimizer]) -> Callable[..., OptimizerChoice]:

@@ -168,5 +168,5 @@ def test_a_training_run_is_evaluated_at_the_average(monkeypatch):
         ScheduleFreeSGD, "eval", lambda self: (turned.append(self), EvaluatedOptimizer.eval(self))
     )
     result = ravine.train("digits", optimizer="schedule_free_sgd(lr=0.5)", epochs=2, seed=0)
-    assert len(turned) == 2
+    assert len(turned) == 3  # after each epoch, and at the end
     assert result.metrics["valid/accuracy"] > 0.5

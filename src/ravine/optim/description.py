@@ -8,6 +8,7 @@ from torch import Tensor
 from ravine.engine.choice import choose
 from ravine.engine.program import Program
 from ravine.optim.plan import Plan
+from ravine.rules import Rule
 
 
 def explain(optimizer: torch.optim.Optimizer, program: Program, plan: Plan | None) -> str:
@@ -36,11 +37,13 @@ def explain(optimizer: torch.optim.Optimizer, program: Program, plan: Plan | Non
 def facts(optimizer: torch.optim.Optimizer, plan: Plan | None) -> str:
     """Say how many groups and weights there are, and what the state takes."""
     weights = [w for group in optimizer.param_groups for w in group["params"]]
+    rule: Rule = optimizer.rule  # type: ignore[attr-defined]
+    numbers = {"step", *(rule.state_names.get(name, name) for name in rule.numbers)}
     held = [
         t
         for state in optimizer.state.values()
         for name, t in state.items()
-        if isinstance(t, Tensor) and name != "step"
+        if isinstance(t, Tensor) and name not in numbers
     ]
     size = sum(t.numel() * t.element_size() for t in held)
     types = ", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in held}))

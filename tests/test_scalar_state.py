@@ -12,6 +12,7 @@ import torch
 import ravine
 from ravine.engine.equation import Equation
 from ravine.engine.functions import maximum, model_sum, tensor_norm, where
+from ravine.engine.lowering import lower
 from ravine.errors import EquationError
 
 BACKENDS = ["cpu", "reference"]
@@ -198,13 +199,18 @@ def a_taken_name(w, g, *, lr):
     [
         (a_norm_of_a_number, "has tensor_norm(lr), which is no expression of the elements"),
         (a_sum_under_an_if, "has a model_sum under an if, which groups may decide differently"),
-        (a_taken_name, "has a name that begins with 's7_total'"),
     ],
 )
 def test_reductions_that_cannot_be_are_said_when_the_rule_is_made(function, said):
     with pytest.raises(EquationError) as caught:
         ravine.update_rule(function)
     assert said in str(caught.value)
+
+
+def test_a_name_that_the_engine_gives_to_totals_is_refused():
+    with pytest.raises(EquationError) as caught:
+        lower(Equation(a_taken_name), {"lr": 0.1}, prefix="s7_")
+    assert "has a name that begins with 's7_total'" in str(caught.value)
 
 
 def test_groups_that_ask_for_different_sums_are_refused():

@@ -152,6 +152,12 @@ def test_equations_of_other_names_are_refused():
             return w - lr * g, c
 
 
+def test_a_decay_beside_the_step_is_refused():
+    w = torch.nn.Parameter(torch.ones(1))
+    with pytest.raises(ravine.errors.ArgumentError, match="would leave their average behind"):
+        ScheduleFreeSGD([w], weight_decay=0.1, decay="decoupled")
+
+
 def test_momentum_of_zero_has_no_way_back():
     for made, options in (
         (ScheduleFreeSGD, {"momentum": 0.0}),

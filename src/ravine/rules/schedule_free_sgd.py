@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from ravine.engine.functions import maximum, minimum, where
+from ravine.errors import ArgumentError
 from ravine.rules.rule import rule
 
 
@@ -16,8 +20,18 @@ def to_training(w, z, *, momentum):
     return w + (1 - momentum) * (z - w)
 
 
+def _check(group: Mapping[str, Any]) -> None:
+    if group["weight_decay"] != 0 and group["decay"] != "coupled":
+        raise ArgumentError(
+            "a decay of the weights alone would leave their average behind",
+            got=f"decay={group['decay']!r}",
+            expected="decay='coupled', which acts through the gradient",
+        )
+
+
 @rule(
     "ScheduleFreeSGD",
+    check=_check,
     initial={"z": "w"},
     numbers={"weight_sum": 0.0, "lr_max": 0.0},
     evaluation=(to_evaluation, to_training),

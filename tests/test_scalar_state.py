@@ -14,6 +14,7 @@ from ravine.engine.equation import Equation
 from ravine.engine.functions import maximum, model_sum, tensor_norm, where
 from ravine.engine.lowering import lower
 from ravine.errors import EquationError
+from ravine.rules import RULES
 
 BACKENDS = ["cpu", "reference"]
 
@@ -239,3 +240,28 @@ def test_a_loss_of_all_elements_is_refused():
 
     with pytest.raises(EquationError, match="loss 'scaled' asks for a number that comes from all"):
         ElementwiseLoss("Scaled", Equation(scaled))
+
+
+STATEFUL = [n for n, r in RULES.items() if r.numbers or r.shared or r.equation.reduces]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", STATEFUL)
+def test_narrow_weights_are_stepped_as_by_the_reference(name, dtype):
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(s, generator=generator).to(dtype) for s in ((40, 3), (2,), (0,), ())]
+    given = [[torch.randn(w.shape, generator=generator).to(dtype) for w in start] for _ in range(6)]
+    found = []
+    for backend in BACKENDS:
+        ws = [torch.nn.Parameter(w.clone()) for w in start]
+        optimizer = getattr(ravine.optim, name)(ws, lr=0.1, backend=backend)
+        for gradients in given:
+            for w, g in zip(ws, gradients, strict=True):
+                w.grad = g
+            optimizer.step()
+        found.append([w.detach() for w in ws])
+        held = optimizer.state[ws[0]]
+        assert {t.dtype for t in held.values() if t.ndim} == {torch.float32}
+        assert {t.dtype for t in held.values() if not t.ndim} == {torch.float64}
+    for w, v in zip(*found, strict=True):
+        torch.testing.assert_close(w, v, rtol=torch.finfo(dtype).eps * 8, atol=1e-7)

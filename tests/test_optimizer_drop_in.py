@@ -2,151 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
+from optimizer_twins import PAIRS, Twins, each, either
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import ravine.optim
 from ravine.errors import UnknownOptionError
-
-PAIRS = [
-    ("SGD", {"lr": 0.1, "momentum": 0.9}),
-    ("RMSprop", {"lr": 0.01, "momentum": 0.5, "centered": True}),
-    ("Adam", {"lr": 0.01, "amsgrad": True}),
-    ("AdamW", {"lr": 0.01}),
-]
-IDS = [name for name, _ in PAIRS]
-either = pytest.mark.parametrize("backend", ["cpu", "reference"])
-each = pytest.mark.parametrize(("name", "options"), PAIRS, ids=IDS)
-
-
-class Twins:
-    """The same weights twice, under our optimizer and under torch's."""
-
-    def __init__(self, name, options, backend="auto", count=4):
-        self.ours = [torch.nn.Parameter(torch.randn(3, 2).double()) for _ in range(count)]
-        self.theirs = [torch.nn.Parameter(w.detach().clone()) for w in self.ours]
-        self.a = getattr(ravine.optim, name)(self.ours[:2], backend=backend, **options)
-        self.b = getattr(torch.optim, name)(self.theirs[:2], **options)
-
-    def gradients(self, skipped=()):
-        for k, (w, v) in enumerate(zip(self.ours, self.theirs, strict=True)):
-            w.grad = None if k in skipped else torch.randn(3, 2).double()
-            v.grad = None if k in skipped else w.grad.clone()
-
-    def step(self, skipped=()):
-        self.gradients(skipped)
-        self.a.step()
-        self.b.step()
-        self.check()
-
-    def check(self):
-        for w, v in zip(self.ours, self.theirs, strict=True):
-            torch.testing.assert_close(w, v, rtol=1e-12, atol=1e-13)
-
-    def groups(self):
-        return [*zip(self.a.param_groups, self.b.param_groups, strict=True)]
-
-
-@either
-@each
-def test_weights_without_gradient_on_some_steps(name, options, backend):
-    twins = Twins(name, options, backend)
-    for step in range(40):
-        skipped = {k for k in range(2) if (step >> k) % 3 == 1}
-        twins.step(skipped)
-    if name != "SGD":
-        for w, v in zip(twins.ours[:2], twins.theirs[:2], strict=True):
-            assert float(twins.a.state[w]["step"]) == float(twins.b.state[v]["step"])
-
-
-@either
-@each
-def test_a_weight_whose_first_gradient_comes_late(name, options, backend):
-    twins = Twins(name, options, backend)
-    for step in range(20):
-        twins.step({1} if step < 7 else {0} if step in (11, 12) else ())
-
-
-@either
-def test_no_gradient_at_all(backend):
-    twins = Twins(*PAIRS[2], backend)
-    twins.step({0, 1})
-    twins.step()
-    twins.step({0, 1})
-    twins.step()
-
-
-@each
-def test_a_group_is_added_in_the_middle_with_options_of_its_own(name, options):
-    twins = Twins(name, options)
-    for _ in range(3):
-        twins.step()
-    own = {"lr": 0.003, "weight_decay": 0.1}
-    twins.a.add_param_group({"params": twins.ours[2:], **own})
-    twins.b.add_param_group({"params": twins.theirs[2:], **own})
-    for _ in range(10):
-        twins.step()
-    assert "2 groups" in repr(twins.a)
-
-
-def test_groups_of_different_options_share_a_launch_where_they_can():
-    ws = [torch.nn.Parameter(torch.ones(2)) for _ in range(3)]
-    optimizer = ravine.optim.SGD(
-        [
-            {"params": [ws[0]], "momentum": 0.9, "lr": 0.1},
-            {"params": [ws[1]], "momentum": 0.8},
-            {"params": [ws[2]], "momentum": 0.0},
-        ],
-        lr=0.2,
-    )
-    for w in ws:
-        w.grad = torch.ones(2)
-    optimizer.step()
-    assert len(optimizer.explain().splitlines()) == 2
-
-
-@each
-def test_options_changed_in_the_middle_of_a_run(name, options):
-    twins = Twins(name, options)
-    changes = {3: {"lr": 0.05}, 6: {"weight_decay": 0.1}, 9: {"lr": torch.tensor(0.02).double()}}
-    if "momentum" in options:
-        changes |= {12: {"momentum": 0.3}, 15: {"momentum": 0.8}}
-    else:
-        changes |= {12: {"betas": (0.5, 0.9)}, 15: {"eps": 1e-3}}
-    for step in range(20):
-        for mine, other in twins.groups():
-            mine.update(changes.get(step, {}))
-            other.update(changes.get(step, {}))
-        twins.step()
-
-
-@either
-def test_an_option_switched_on_later_gets_its_state_then(backend):
-    w = torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
-    optimizer = ravine.optim.SGD([w], lr=0.1, backend=backend)
-    w.grad = torch.ones_like(w)
-    optimizer.step()
-    assert set(optimizer.state[w]) == {"step"}
-    optimizer.param_groups[0]["average"] = 0.5
-    optimizer.param_groups[0]["momentum"] = 0.5
-    before = w.detach().clone()
-    optimizer.step()
-    assert set(optimizer.state[w]) == {"step", "average", "momentum_buffer"}
-    torch.testing.assert_close(optimizer.state[w]["average"], 0.5 * before + 0.5 * w.detach())
-
-
-def test_a_momentum_that_changes_at_every_step_makes_nothing_anew():
-    twins = Twins("SGD", {"lr": 0.1, "momentum": 0.9})
-    twins.step()
-    buckets = twins.a._plan.buckets
-    for step in range(5):
-        for mine, other in twins.groups():
-            mine["momentum"] = other["momentum"] = 0.9 - 0.1 * step
-        twins.step()
-    assert twins.a._plan.buckets is buckets
 
 
 def test_named_parameters():
@@ -161,18 +23,6 @@ def test_named_parameters():
     assert torch.equal(
         fresh.state[model.weight]["exp_avg"], optimizer.state[model.weight]["exp_avg"]
     )
-
-
-def test_frozen_weights_are_left_alone():
-    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1))
-    model[0].requires_grad_(False)
-    optimizer = ravine.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.5, clip_norm=1.0)
-    before = copy.deepcopy(model.state_dict())
-    model(torch.ones(4, 3)).sum().backward()
-    optimizer.step()
-    assert torch.equal(model[0].weight, before["0.weight"])
-    assert not torch.equal(model[1].weight, before["1.weight"])
-    assert model[0].weight not in optimizer.state or not optimizer.state[model[0].weight]
 
 
 @pytest.mark.parametrize("set_to_none", [True, False])
@@ -244,84 +94,6 @@ def test_the_profiler_shows_the_step():
     with torch.profiler.profile() as profile:
         twins.a.step()
     assert any("Optimizer.step#SGD.step" in event.key for event in profile.key_averages())
-
-
-def test_a_weight_given_other_memory():
-    twins = Twins(*PAIRS[2])
-    for step in range(6):
-        twins.step()
-        if step == 2:
-            for w in (*twins.ours, *twins.theirs):
-                w.data = w.data.clone() + 1
-        if step == 4:
-            for w in twins.ours:
-                w.data = w.data.t().contiguous().t()
-
-
-@either
-def test_a_weight_given_another_type_with_its_old_gradient_still_there(backend):
-    w = torch.nn.Parameter(torch.zeros(100))
-    optimizer = ravine.optim.SGD([w], lr=1.0, backend=backend)
-    w.grad = torch.ones(100)
-    optimizer.step()
-    w.data = w.data.double()
-    optimizer.step()
-    assert w.dtype is torch.float64
-    assert (w == -2).all()
-
-
-@each
-def test_a_model_made_double_after_the_optimizer(name, options):
-    model, other = (torch.nn.Linear(3, 2) for _ in "ab")
-    other.load_state_dict(model.state_dict())
-    a = getattr(ravine.optim, name)(model.parameters(), **options)
-    b = getattr(torch.optim, name)(other.parameters(), **options)
-    model.double()
-    other.double()
-    for _ in range(5):
-        for w, v in zip(model.parameters(), other.parameters(), strict=True):
-            w.grad = torch.randn_like(w)
-            v.grad = w.grad.clone()
-        a.step()
-        b.step()
-    torch.testing.assert_close(model.weight, other.weight, rtol=1e-12, atol=1e-14)
-
-
-@either
-def test_parameters_replaced_in_the_group(backend):
-    """As density control of Gaussian splatting does it, with the state cut to the new weight."""
-    twins = Twins("Adam", {"lr": 0.01}, backend)
-    twins.step()
-    for optimizer, mine in ((twins.a, twins.ours), (twins.b, twins.theirs)):
-        old = mine[0]
-        state = optimizer.state.pop(old)
-        new = torch.nn.Parameter(torch.cat([old.detach(), old.detach()[:1]]))
-        for name in ("exp_avg", "exp_avg_sq"):
-            state[name] = torch.cat([state[name], torch.zeros_like(state[name][:1])])
-        optimizer.state[new] = state
-        optimizer.param_groups[0]["params"][0] = mine[0] = new
-    for _ in range(3):
-        for w, v in zip(twins.ours, twins.theirs, strict=True):
-            w.grad = torch.randn_like(w)
-            v.grad = w.grad.clone()
-        twins.a.step()
-        twins.b.step()
-        twins.check()
-
-
-@either
-@pytest.mark.parametrize("how", ["clear", "replace"])
-def test_state_thrown_away_begins_anew(how, backend):
-    twins = Twins("Adam", {"lr": 0.01}, backend)
-    twins.step()
-    twins.step()
-    for optimizer in (twins.a, twins.b):
-        if how == "clear":
-            optimizer.state.clear()
-        else:
-            optimizer.state = type(optimizer.state)(dict)
-    twins.step()
-    twins.step()
 
 
 @either
@@ -412,3 +184,31 @@ def test_torchs_ways_to_run_a_step_are_taken_and_change_nothing():
     assert "fused" not in optimizer.param_groups[0]
     with pytest.raises(UnknownOptionError, match="AdamW has no option 'capturabel'"):
         ravine.optim.AdamW([w], capturabel=True)
+
+
+def test_hooks_may_change_what_is_saved_and_loaded():
+    w = torch.nn.Parameter(torch.ones(3))
+    saver, loader = (ravine.optim.Adam([w], lr=0.1) for _ in "ab")
+    w.grad = torch.ones(3)
+    saver.step()
+    saver.register_state_dict_pre_hook(lambda o: o.param_groups[0].update(note="before"))
+    saver.register_state_dict_post_hook(lambda o, state: {**state, "more": 1})
+    saver.register_state_dict_post_hook(lambda o, state: state.update(last=2))
+    state = saver.state_dict()
+    assert (state["more"], state["last"], state["param_groups"][0]["note"]) == (1, 2, "before")
+
+    def halved(optimizer, state):
+        return {**state, "state": {k: {**v, "step": 1} for k, v in state["state"].items()}}
+
+    def changed_in_place(optimizer, state):
+        state["param_groups"] = [{**g, "lr": 0.75} for g in state["param_groups"]]
+
+    loader.register_load_state_dict_pre_hook(changed_in_place)
+    loader.register_load_state_dict_pre_hook(halved, prepend=True)
+    seen = []
+    loader.register_load_state_dict_post_hook(
+        lambda o: seen.append((o.param_groups[0]["lr"], o.state[w]["step"]))
+    )
+    loader.load_state_dict(state)
+    assert seen == [(0.75, 1)]
+    assert state["param_groups"][0]["lr"] == 0.1

@@ -89,8 +89,9 @@ def where(condition: Value, a: Value, b: Value) -> Value:
     if not isinstance(a, Tensor) and not isinstance(b, Tensor):
         # torch.where of two numbers is float32 whatever the condition came from.
         exact = all(x != x or float(np.float32(x)) == x for x in (a, b))
-        a = torch.tensor(a, dtype=torch.float32 if exact else torch.float64)
-        return torch.where(condition, a.to(condition.device), b)
+        dtype = torch.float32 if exact else torch.float64
+        a = torch.tensor(a, dtype=dtype, device=condition.device)
+        return torch.where(condition, a, b)
     return torch.where(condition, a, b)
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from ravine.engine import cpu
 from ravine.engine.norm import SQUARES
 from ravine.engine.program import Program, Specialised
 from ravine.errors import EquationError
@@ -81,6 +80,12 @@ class Member:
         self.index = index
 
 
+# Called over lists: this costs three quarters of a comprehension, at every step.
+_address = torch.Tensor.data_ptr
+_contiguous = torch.Tensor.is_contiguous
+_bytes = attrgetter("nbytes")
+
+
 class CompiledBucket:
     """Weights of one device and type, stepped by one launch of one kernel."""
 
@@ -100,7 +105,8 @@ class CompiledBucket:
         self._specialised = specialised
         self._executor = executor
         self._weights = [member.weight for member in members]
-        self._weight_addresses = [w.data_ptr() for w in self._weights]
+        self._weight_addresses = list(map(_address, self._weights))
+        self._weight_bytes = list(map(_bytes, self._weights))
         # Only where every gradient is sure to lie in memory as its weight does.
         self._contiguous = all(
             w.is_contiguous()
@@ -127,6 +133,7 @@ class CompiledBucket:
         self._sizes = [w.numel() for w in self._weights]
         self._all = list(range(len(members)))
         self._active = self._all
+        self._addresses: list[int] = []
         self._rows: Rows | None = None  # what the sweeps have left
         self._shared: Sequence[float] = ()
         self._advances = bool(specialised.numbers)
@@ -134,7 +141,11 @@ class CompiledBucket:
 
     def gather(self) -> None:
         weights = self._weights
-        if [w.data_ptr() for w in weights] != self._weight_addresses:
+        # The size too: data replaced by a part of itself begins at the same address.
+        if (
+            list(map(_address, weights)) != self._weight_addresses
+            or list(map(_bytes, weights)) != self._weight_bytes
+        ):
             raise Stale
         for k, group in enumerate(self._groups):
             decided = self._decisive(group)
@@ -144,8 +155,8 @@ class CompiledBucket:
                 self._decided[k] = decided
         gradients: list[Any] = [w.grad for w in weights]
         try:
-            addresses = [g.data_ptr() for g in gradients]
-        except AttributeError:  # a weight without a gradient
+            addresses = list(map(_address, gradients))
+        except TypeError:  # a weight without a gradient
             self._select([k for k, g in enumerate(gradients) if g is not None])
             gradients = self._in_layout(gradients)
             addresses = [0 if g is None else g.data_ptr() for g in gradients]
@@ -154,13 +165,14 @@ class CompiledBucket:
         else:
             if self._active is not self._all:
                 self._select(self._all)
-            if not (self._contiguous and all([g.is_contiguous() for g in gradients])):  # noqa: C419
+            if not (self._contiguous and all(map(_contiguous, gradients))):
                 gradients = self._in_layout(gradients)
-                addresses = [g.data_ptr() for g in gradients]
+                addresses = list(map(_address, gradients))
         self._gradients = gradients  # kept alive until they were read
-        self._addresses = addresses
-        for launch, place in self._gradient_places:
-            launch.set_addresses(place, addresses)
+        if addresses != self._addresses:
+            self._addresses = addresses
+            for launch, place in self._gradient_places:
+                launch.set_addresses(place, addresses)
 
     def _select(self, active: list[int]) -> None:
         if active != self._active:
@@ -245,12 +257,3 @@ def needed_state(program: Program, group: Mapping[str, Any]) -> set[str]:
             - program.private
             - ({"average"} if group["average"] is None else set())
         )
-
-
-def executor(name: str) -> Any:
-    """Return the module that compiles and launches for a device."""
-    if name == "gpu":
-        from ravine.engine import gpu
-
-        return gpu
-    return cpu

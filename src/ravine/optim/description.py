@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -32,6 +35,17 @@ def explain(optimizer: torch.optim.Optimizer, program: Program, plan: Plan | Non
     return "\n".join(
         f"{len(sizes)} tensors, {sum(sizes)} weights, {text}" for text, sizes in reasons.items()
     )
+
+
+def expression(optimizer: torch.optim.Optimizer, options: Mapping[str, Any]) -> str:
+    """Return the call that makes an optimizer, with the options that are not the default."""
+    parts = []
+    for name, default in options.items():
+        value = optimizer.defaults[name]
+        if name == "lr" or value != default:
+            parts.append(f"{name}={value!r}")
+    parts.sort(key=lambda part: not part.startswith("lr="))
+    return f"{type(optimizer).__name__}({', '.join(parts)})"
 
 
 def facts(optimizer: torch.optim.Optimizer, plan: Plan | None) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, overload
 
 from ravine.engine.equation import REQUIRED, Equation
+from ravine.optim import signature
 from ravine.optim.evaluation import EvaluatedOptimizer
 from ravine.optim.optimizer import Optimizer
 from ravine.rules import Rule
@@ -21,21 +21,8 @@ def optimizer_class(rule: Rule, module: str, qualname: str) -> type[Optimizer]:
     made: type[Optimizer] = types.new_class(
         rule.name, (base,), {"rule": rule}, lambda scope: scope.update(namespace)
     )
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    made.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter("params", positional),
-            inspect.Parameter("lr", positional, default=made.options["lr"]),
-            *(
-                inspect.Parameter(name, keyword, default=default)
-                for name, default in sorted(
-                    made.options.items(), key=lambda item: item[1] is not REQUIRED
-                )
-                if name != "lr"
-            ),
-        ]
-    )
+    made.positional = signature.torchs_order(rule.name)
+    made.__signature__ = signature.of(made.positional, made.options)  # type: ignore[attr-defined]
     return made
 
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 def runtime_values(group: Group, t: float, norm: float) -> dict[str, Any]:
     """Return a group's hyperparameters with the numbers that change at every step."""
-    values = {**group, "t": t, "norm": norm}
+    values = group.copy()
+    values["t"] = t
+    values["norm"] = norm
     values["lr"] = float(values["lr"])
     return values
 
@@ -35,10 +37,9 @@ class Numbers:
     """
 
     def __init__(self, members: Sequence[Member], names: Sequence[str]) -> None:
-        self.steps = torch.tensor([m.steps for m in members], dtype=torch.float64)
+        self.steps = _on_host([m.steps for m in members])
         self.held: dict[str, Tensor] = {
-            name: torch.tensor([m.numbers[name] for m in members], dtype=torch.float64)
-            for name in names
+            name: _on_host([m.numbers[name] for m in members]) for name in names
         }
         self._steps = self.steps.numpy()
         self._held = {name: tensor.numpy() for name, tensor in self.held.items()}
@@ -56,12 +57,19 @@ class Numbers:
 
     def compare(self) -> None:
         """Note the one step count that all weights share, or None where any number differs."""
+        self._versions = self._present_versions()
         counts = set(self._steps.tolist())
         alike = len(counts) == 1
         if alike and self._held:
             held = [array.tolist() for array in self._held.values()]
             alike = len(set(zip(self._group_of, *held, strict=True))) == len(self.groups)
         self._t = counts.pop() if alike else None
+
+    def _present_versions(self) -> Any:
+        """Return what PyTorch counts of changes in place; our own are made through NumPy."""
+        if not self._held:
+            return self.steps._version
+        return [tensor._version for tensor in (self.steps, *self.held.values())]
 
     def count(self, active: Sequence[int] | None, norm: float) -> Rows:
         """Count a step of some weights, or of all, and return the values for its scalars.
@@ -70,9 +78,11 @@ class Numbers:
             active: the weights that are stepped; None for all.
             norm: of the whole gradient.
         """
+        if self._versions != self._present_versions():
+            self.compare()  # someone has set state["step"] in place
         if active is None and self._t is not None:
-            self._steps += 1
             self._t += 1
+            self._steps.fill(self._t)  # half a microsecond faster than to add one
         else:
             self._steps[... if active is None else active] += 1
             self.compare()
@@ -108,6 +118,10 @@ class Numbers:
                 array[list(chosen)] = [new[row_of[member]][k] for member in chosen]
         if self._held and not (active is None and row_of is self._group_of):
             self.compare()
+
+
+def _on_host(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64, device="cpu")
 
 
 def by_tensor(rows: Rows, totals: Mapping[int, Mapping[str, float]]) -> Rows:

@@ -1,0 +1,35 @@
+"""The averaged weights, shown in the place of the weights for a while."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from ravine.errors import ArgumentError
+from ravine.optim.options import AVERAGE
+
+
+@contextlib.contextmanager
+def in_place(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Put the averages that an optimizer keeps in the place of its weights."""
+    if all(group["average"] is None for group in optimizer.param_groups):
+        raise ArgumentError(
+            "no average of the weights is kept",
+            where=type(optimizer).__name__,
+            do="make the optimizer with average=0.999",
+        )
+    weights = [w for group in optimizer.param_groups for w in group["params"]]
+    held = optimizer.state
+    pairs = [(w, held[w][AVERAGE]) for w in weights if AVERAGE in held.get(w, {})]
+    kept = [w.detach().clone() for w, _ in pairs]
+    with torch.no_grad():
+        for weight, average in pairs:
+            weight.copy_(average)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for (weight, _), old in zip(pairs, kept, strict=True):
+                weight.copy_(old)

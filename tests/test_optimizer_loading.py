@@ -170,6 +170,25 @@ def test_a_state_that_is_not_whole():
     )
 
 
+@pytest.mark.parametrize(
+    ("saved", "loading", "lacking"),
+    [
+        ("Adam", "Adamax", "exp_inf"),
+        ("RMSprop", "Adagrad", ""),
+        ("Adam", "NAdam", ""),
+        ("SGD", "Momentum", ""),
+    ],
+)
+def test_algorithms_that_look_alike(saved, loading, lacking):
+    if not (hasattr(ravine.optim, saved) and hasattr(ravine.optim, loading)):
+        pytest.skip("not both of these rules are here")
+    saver, _ = trained(getattr(ravine.optim, saved))
+    loader, _ = trained(getattr(ravine.optim, loading))
+    text = refused(loader, saver.state_dict())
+    first = f"the state lacks {lacking}, which" if lacking else "the state is of another algorithm"
+    assert text.startswith(first)
+
+
 def test_a_type_that_does_not_fit():
     saver, _ = trained()
     loader, _ = trained()

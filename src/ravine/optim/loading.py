@@ -143,15 +143,16 @@ def _fitted(
     rule: Rule = optimizer.rule
     names = {state: rule.state_names.get(state, state) for state in rule.states}
     held = {name: value for name, value in saved.items() if value is not None}
-    needed = needed_state(optimizer.program, group) & names.keys()
-    missing = [names[state] for state in rule.states if state in needed - {AVERAGE}]
-    missing = [name for name in missing if name not in held]
+    touched = needed_state(optimizer.program, group)
+    needed = [name for state, name in names.items() if state in touched]
+    needed += [rule.state_names.get(name, name) for name in rule.numbers]
+    missing = [name for name in needed if name not in held]
     if missing and held:
         raise ArgumentError(
             f"the state lacks {_shown(missing)}, which {rule.name} keeps with these options",
             where=place,
             got=f"a state of {_shown(held)}",
-            expected=f"a state of {_shown(names[s] for s in rule.states if s in needed)}",
+            expected=f"a state of {_shown(needed)}",
             do="load what an optimizer of the same algorithm has saved",
         )
     fitted = {}

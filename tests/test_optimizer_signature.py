@@ -55,7 +55,7 @@ def moved(value):
         return value
     if isinstance(value, tuple):
         return tuple(map(moved, value))
-    return value * 0.75 + 0.0625
+    return value * 0.96 + 1 / 128
 
 
 def test_sgd_as_it_is_often_written():

@@ -40,9 +40,8 @@ def test_torchs_positional_order(name):
     order = positional[: max(k for k, p in enumerate(positional) if p in taken) + 1]
     # Defaults of torch, moved a little so that a swap is seen.
     values = [moved(torch_parameters(name)[p].default) for p in order]
-    values = values[: order.index("capturable")] if "capturable" in order else values
     optimizer = getattr(ravine.optim, name)([weight()], *values)
-    for option, value in zip(order, values, strict=False):
+    for option, value in zip(order, values, strict=True):
         if option in taken:
             assert optimizer.defaults[option] == value
     shown = list(inspect.signature(getattr(ravine.optim, name)).parameters.values())

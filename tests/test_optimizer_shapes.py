@@ -12,11 +12,17 @@ from hypothesis import strategies as st
 
 import ravine.optim
 
+# Without NAdam and ASGD: torch keeps their numbers in float32, see tests/rule_papers.py.
 PAIRS = [
     ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
     ("RMSprop", {"lr": 0.01, "momentum": 0.5, "centered": True}),
     ("Adam", {"lr": 0.01, "amsgrad": True}),
     ("AdamW", {"lr": 0.01}),
+    ("RAdam", {"lr": 0.01}),
+    ("Adamax", {"lr": 0.01}),
+    ("Adagrad", {"lr": 0.01, "lr_decay": 0.1}),
+    ("Adadelta", {"lr": 0.5}),
+    ("Rprop", {"lr": 0.01}),
 ]
 each = pytest.mark.parametrize(("name", "options"), PAIRS, ids=[name for name, _ in PAIRS])
 
@@ -173,6 +179,11 @@ COMPLEX = [
     ("AdamW", {"lr": 0.01, "weight_decay": 0.1}),
     ("RMSprop", {"lr": 0.01}),
     ("RMSprop", {"lr": 0.01, "momentum": 0.5, "centered": True}),
+    ("Adamax", {"lr": 0.01}),
+    ("RAdam", {"lr": 0.01}),
+    ("Adagrad", {"lr": 0.01}),
+    ("Adadelta", {"lr": 0.5}),
+    ("Rprop", {"lr": 0.01}),
 ]
 
 

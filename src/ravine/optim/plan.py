@@ -119,7 +119,7 @@ class Plan:
             title = specialised.title + (f" in {sweeps} sweeps" if sweeps > 1 else "")
             description = f"{kind} kernel of {title}: {reason}"
             buckets += [
-                CompiledBucket(self.program, specialised, part, _executor(kind), description)
+                CompiledBucket(self.program, specialised, part, executor(kind), description)
                 for part in _apart(members)
             ]
         for bucket in buckets:
@@ -219,7 +219,7 @@ def _check_gradient(weight: Tensor) -> None:
         )
 
 
-def _executor(name: str) -> Any:
+def executor(name: str) -> Any:
     """Return the module that compiles and launches for a device."""
     if name == "gpu":
         from ravine.engine import gpu

@@ -75,9 +75,9 @@ class EvaluatedOptimizer(Optimizer):
             for group in groups:
                 group[MODE] = True
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any], *, keep: Collection[str] = ()) -> None:
         """Load what `state_dict` has returned; the weights must be those of the same moment."""
-        super().load_state_dict(state_dict)
+        super().load_state_dict(state_dict, keep=keep)
         for group in self.param_groups:
             group.setdefault(MODE, True)
 

@@ -29,6 +29,7 @@ import torch
 from ravine.engine import kernel_cache
 from ravine.engine.cpu_pool import Kernel
 from ravine.engine.cpu_source import STORED_TYPES, kernel_source
+from ravine.engine.lean import Stored
 from ravine.engine.program import Specialised
 
 SMALLEST_CHUNK, LARGEST_CHUNK = 32_768, 524_288
@@ -65,7 +66,7 @@ def _compiled(source: str) -> Kernel:
 
 
 def compiled(
-    program: Specialised, types: Mapping[str, torch.dtype], totals: tuple[str, ...] = ()
+    program: Specialised, types: Mapping[str, Stored], totals: tuple[str, ...] = ()
 ) -> Kernel:
     """Return the kernel of a program for these storage types, compiled or from the cache."""
     return _compiled(kernel_source(program, types, totals))

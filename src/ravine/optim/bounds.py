@@ -40,6 +40,15 @@ BOUNDS: dict[str, Bound] = {
         lambda x: x in ("coupled", "decoupled", "independent"),
     ),
     "backend": ("one of " + ", ".join(BACKENDS), lambda x: x in BACKENDS),
+    "state_dtype": (
+        "'float32', 'bfloat16' or 'int8'",
+        lambda x: x in ("float32", "bfloat16", "int8"),
+    ),
+    "stochastic_rounding": _FLAG,
+    "rounding_seed": (
+        "a whole number in [0, 2^63)",
+        lambda x: isinstance(x, int) and not isinstance(x, bool) and 0 <= x < 2**63,
+    ),
     "maximize": _FLAG,
     "cautious": _FLAG,
     "nesterov": _FLAG,

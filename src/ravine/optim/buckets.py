@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ravine.engine.lean import Stored
 from ravine.engine.norm import SQUARES
 from ravine.engine.program import Program, Specialised
 from ravine.errors import EquationError
@@ -61,6 +62,10 @@ class Member:
         steps: the steps it has taken.
         numbers: its numbers that are state.
         index: its place among all weights of the optimizer.
+
+    Attributes:
+        forms: how the weight ("w") and each state lie in memory.
+        scales: those of the states that are held as codes.
     """
 
     def __init__(
@@ -78,6 +83,8 @@ class Member:
         self.steps = steps
         self.numbers = numbers
         self.index = index
+        self.forms: dict[str, Stored] = {}
+        self.scales: dict[str, Tensor] = {}
 
 
 # Called over lists: this costs three quarters of a comprehension, at every step.
@@ -119,11 +126,10 @@ class CompiledBucket:
         self._decided = [self._decisive(group) for group in self._groups]
 
         first = members[0]
-        self._types = {name: t.dtype for name, t in first.state.items()}
-        self._types |= {"w": first.weight.dtype, "g": first.weight.dtype}
-        states = [m.state for m in members]
+        self._types: dict[str, Stored] = {**first.forms, "g": first.weight.dtype}
+        states, scales = [m.state for m in members], [m.scales for m in members]
         self._passes = [
-            Pass(one, self._weights, states, self._types, executor)
+            Pass(one, self._weights, states, self._types, scales, executor)
             for one in (*specialised.sweeps, specialised)
         ]
         self._last = self._passes[-1]
@@ -233,6 +239,7 @@ class CompiledBucket:
         rows, self._rows = self._rows, None
         if rows is None:
             rows = self.numbers.count(None if everyone else self._active, norm)
+        self._last.set_keys(self.numbers.keys)
         self._last.run(rows)
         # Autograd then notices where a graph still needs the old weights.
         torch.autograd.graph.increment_version(self._weights)

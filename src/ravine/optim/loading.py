@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ravine.errors import ArgumentError, ArgumentTypeError, ShapeError
-from ravine.optim import saved_state
+from ravine.optim import lean_state, saved_state
 from ravine.optim.buckets import Group, needed_state
 from ravine.optim.options import AVERAGE
 from ravine.rules import RULES, Rule
@@ -61,7 +61,7 @@ def read(optimizer: Any, state_dict: Mapping[str, Any], keep: Collection[str]) -
         group = saved_state.unpacked(saved, current, state_dict["state"])
         before = {**optimizer.defaults, **{n: current[n] for n in optimizer.rule.shared}}
         group = {**before, **copy.deepcopy(_plain(group)), **_schedule(group)}
-        group = saved_state.with_kept(group, current, keep)
+        group = saved_state.with_kept(group, current, (*keep, "state_dtype"))
         group["params"] = current["params"]
         names = current.get("param_names", saved.get("param_names"))
         if names is not None:
@@ -146,7 +146,7 @@ def _fitted(
     touched = needed_state(optimizer.program, group)
     needed = [name for state, name in names.items() if state in touched]
     needed += [rule.state_names.get(name, name) for name in rule.numbers]
-    missing = [name for name in needed if name not in held]
+    missing = [name for name in needed if lean_state.missing(held, name)]
     if missing and held:
         raise ArgumentError(
             f"the state lacks {_shown(missing)}, which {rule.name} keeps with these options",
@@ -155,6 +155,7 @@ def _fitted(
             expected=f"a state of {_shown(needed)}",
             do="load what an optimizer of the same algorithm has saved",
         )
+    checked = {*names.values(), *(lean_state.names(name)[0] for name in names.values()), AVERAGE}
     fitted = {}
     for name, value in saved.items():
         if not isinstance(value, Tensor):
@@ -163,7 +164,7 @@ def _fitted(
             fitted[name] = float(value)
         else:
             dtype = value.dtype
-            if name in (*names.values(), AVERAGE):
+            if name in checked:
                 _check_tensor(name, value, weight, place)
                 dtype = _kept_type(value, weight)
             # Numbers stay on the host; all else goes where its weight is.

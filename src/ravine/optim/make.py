@@ -38,6 +38,7 @@ def update_rule(
     numbers: Mapping[str, Initial] | None = None,
     shared: Mapping[str, Initial] | None = None,
     evaluation: tuple[Callable[..., Any], Callable[..., Any]] | None = None,
+    moments: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., Any]], type[Optimizer]]: ...
 def update_rule(
     function: Callable[..., Any] | None = None,
@@ -50,6 +51,7 @@ def update_rule(
     numbers: Mapping[str, Initial] | None = None,
     shared: Mapping[str, Initial] | None = None,
     evaluation: tuple[Callable[..., Any], Callable[..., Any]] | None = None,
+    moments: Mapping[str, str] | None = None,
 ) -> Any:
     """Make an optimizer of an update equation, written as a function of scalars.
 
@@ -74,6 +76,7 @@ def update_rule(
         shared: the same for numbers of the whole optimizer, returned last.
         evaluation: two equations, from the weights of training to those to evaluate with, and back,
             on the weight and any state; the optimizer then has ``train()`` and ``eval()``.
+        moments: state name -> "signed" or "nonnegative", for those that ``state_dtype`` may round.
 
     Returns:
         A subclass of `ravine.optim.Optimizer`, called as ``rule(model.parameters(), lr=...)``.
@@ -108,6 +111,7 @@ def update_rule(
             numbers=numbers or {},
             shared=shared or {},
             evaluation=evaluation,
+            moments=moments or {},
         )
         made = optimizer_class(rule, function.__module__, function.__qualname__)
         decisive = {name: made.options.get(name) for name in made.program.decisive}

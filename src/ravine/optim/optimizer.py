@@ -17,7 +17,7 @@ from ravine.engine.equation import REQUIRED
 from ravine.engine.norm import squared_norm
 from ravine.engine.program import Program
 from ravine.errors import ArgumentError, ArgumentTypeError, unknown_option
-from ravine.optim import average, description, loading, saved_state, signature
+from ravine.optim import average, description, lean_state, loading, saved_state, signature
 from ravine.optim.bounds import check_bounds
 from ravine.optim.buckets import Stale
 from ravine.optim.following import follow
@@ -54,13 +54,24 @@ class Optimizer(torch.optim.Optimizer):
               left out, tensor by tensor (Liang et al. 2024; the mean is 1e-3 at least, as theirs),
             * ``average``: decay of an exponential average of the weights, see `averaged`,
             * ``maximize``: climb instead of descend,
+            * ``state_dtype``: "float32", "bfloat16" or "int8" (blocks of 256 with a scale each) for
+              the rule's moments, rounded at random so that small changes are kept on average; the
+              average of the weights and other state stay in full, and in int8 so do weights of
+              fewer than 4096 elements,
+            * ``stochastic_rounding``: round bfloat16 weights so, and steps below half their spacing
+              are not lost (False: to nearest, as torch does),
+            * ``rounding_seed``: another seed draws other random bits; they depend on it, on the
+              weight's place in the optimizer, its step count and the element, on nothing else,
             * ``backend``: "auto", "cpu", "gpu" or "reference", see `explain`,
             * ``foreach`` and ``fused`` of torch are taken and change nothing: every step is fused;
               ``decoupled_weight_decay=True`` is ``decay="decoupled"``; ``capturable`` and
               ``differentiable`` are taken as False only.
 
     The gradient ``p.grad`` is never changed. Weights in bfloat16 or float16 are computed, and keep
-    their state, in float32 (torch keeps it in the weight's type).
+    their state, in float32 (torch keeps it in the weight's type). State in bfloat16 takes half of
+    that, in int8 a quarter: `ravine.engine.lean` says how and how exactly. It is saved as it is held
+    (``exp_avg_codes`` and ``exp_avg_scales``); loading keeps the present ``state_dtype``, and state
+    in another form is converted at the next step.
 
     Raises:
         ArgumentError: a value out of its bounds. UnknownOptionError: a misspelt option.
@@ -81,7 +92,7 @@ class Optimizer(torch.optim.Optimizer):
                 name: default
                 for name, default in hyperparameters.items()
                 if name not in {*_RUNTIME, *rule.numbers, *rule.shared}
-            } | {"backend": "auto", **rule.defaults}
+            } | {"backend": "auto", **lean_state.LEAN_OPTIONS, **rule.defaults}
 
     def __init__(self, params: Any, *values: Any, **options: Any) -> None:
         name = type(self).__name__
@@ -138,6 +149,7 @@ class Optimizer(torch.optim.Optimizer):
                 free=self.rule.equation.hyperparameters.keys() & OPTIONS,
                 own=self.rule.bounds,
             )
+            lean_state.check(self.rule, param_group, where)
             if self.rule.check is not None:
                 self.rule.check(param_group)
         super().add_param_group(param_group)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from ravine.engine.lean import Stored, layout
 from ravine.engine.program import Specialised
 from ravine.optim.totals import Sums
 
@@ -22,7 +22,8 @@ class Pass:
         specialised: what to do; a step's last pass, or one of its sweeps.
         weights: what to do it to.
         states: the state of each weight, by the program's variable names.
-        types: the storage type of each variable.
+        types: how each variable lies in memory.
+        scales: those of each weight's states that are held as codes.
         executor: the module that compiles and launches.
     """
 
@@ -31,16 +32,18 @@ class Pass:
         specialised: Specialised,
         weights: Sequence[Tensor],
         states: Sequence[Mapping[str, Tensor]],
-        types: Mapping[str, torch.dtype],
+        types: Mapping[str, Stored],
+        scales: Sequence[Mapping[str, Tensor]],
         executor: Any,
     ) -> None:
         self.specialised = specialised
         summed = {total.variable for total in specialised.totals}
-        arrays = [name for name in specialised.variables if name not in summed]
+        arrays = tuple(name for name in specialised.variables if name not in summed)
+        columns = layout(arrays, types)
         self.launch = executor.Launch(
             executor.compiled(specialised, {name: types[name] for name in arrays}),
             [w.numel() for w in weights],
-            arrays=len(arrays),
+            arrays=len(columns),
             slots=len(specialised.slots),
             totals=len(summed),
             device=weights[0].device,
@@ -50,6 +53,10 @@ class Pass:
                 self.launch.set_addresses(k, [w.data_ptr() for w in weights])
             elif name != "g":
                 self.launch.set_addresses(k, [state[name].data_ptr() for state in states])
+            if f"{name}_scales" in columns:
+                place = columns.index(f"{name}_scales")
+                self.launch.set_addresses(place, [one[name].data_ptr() for one in scales])
+        self._key = columns.index("key") if "key" in columns else None
         self.gradient = arrays.index("g") if "g" in arrays else None
         """Which of the launch's arrays the gradients are."""
         self._scalars = specialised.scalars
@@ -66,6 +73,11 @@ class Pass:
         for row, one in enumerate(values):
             launch.set_scalars(row, self._scalars(one))
         launch.run()
+
+    def set_keys(self, keys: Callable[[], list[int]]) -> None:
+        """Set the key of each weight's random bits, where anything is rounded at random."""
+        if self._key is not None:
+            self.launch.set_addresses(self._key, keys())
 
     def totals(self) -> Sums:
         """Return what the last run of a sweep added up, a row for each total."""

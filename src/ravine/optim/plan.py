@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from operator import is_
+from operator import is_, itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ravine.engine import cpu
-from ravine.engine.choice import choose
+from ravine.engine.choice import Choice, choose
+from ravine.engine.lean import Lean
 from ravine.engine.program import Program
-from ravine.errors import ArgumentTypeError, ShapeError
+from ravine.errors import ArgumentError, ArgumentTypeError
+from ravine.optim import lean_state
 from ravine.optim.buckets import (
     Bucket,
     CompiledBucket,
@@ -25,7 +27,7 @@ from ravine.optim.reference_bucket import ReferenceBucket
 from ravine.optim.watched import WatchedState
 from ravine.rules import Rule
 
-_HALF = (torch.bfloat16, torch.float16)
+_forms = itemgetter(*lean_state.LEAN_OPTIONS)
 
 
 class Plan:
@@ -56,6 +58,7 @@ class Plan:
         self._seen_states = list(state.values())
         self._seen_groups = list(groups)
         self._seen_params = [list(group["params"]) for group in groups]
+        self._seen_forms = list(map(_forms, groups))
         self.edits.clear()
 
     def fits(self, groups: list[Group], state: dict[Tensor, Any]) -> bool:
@@ -67,6 +70,7 @@ class Plan:
             or len(groups) != len(self._seen_groups)
             or not all(map(is_, groups, self._seen_groups))
             or not all(map(is_, state.values(), self._seen_states))
+            or list(map(_forms, groups)) != self._seen_forms
         ):
             return False
         # A loop, not all(... for ...): a third of a microsecond at every step.
@@ -91,27 +95,27 @@ class Plan:
     def _make_buckets(self) -> list[Bucket]:
         shared: dict[tuple[Any, ...], list[Member]] = {}
         plans: dict[tuple[Any, ...], tuple[str, Any, str]] = {}
-        index = 0
+        index = -1
         for group in self.groups:
             self.needs_norm |= group["clip_norm"] is not None
             for weight in group["params"]:
+                index += 1
                 if weight.grad is None and not self.state.get(weight):
                     self.waiting.append(weight)
                     continue
                 _check_gradient(weight)
-                choice = choose(self.program, weight, group["backend"])
                 member = self._member(group, weight, index)
-                index += 1
+                choice = _chosen(self.program, member)
                 specialised = None
                 if choice.executor != "reference":
                     specialised = self.program.specialise(group)
-                types = (tensor.dtype for tensor in member.state.values())
-                key = (choice, id(specialised), weight.device, weight.dtype, *types)
+                key = (choice, id(specialised), weight.device, *member.forms.items())
                 shared.setdefault(key, []).append(member)
                 plans[key] = (choice.executor, specialised, choice.reason)
         buckets: list[Bucket] = []
         for key, members in shared.items():
             kind, specialised, reason = plans[key]
+            reason += lean_state.words(members[0].forms, members[0].group)
             if kind == "reference":
                 buckets.append(ReferenceBucket(self.program, members, f"reference: {reason}"))
                 continue
@@ -137,50 +141,56 @@ class Plan:
         steps = held.get("step", 1 if any(value is not None for value in held.values()) else 0)
         names = {name: self.rule.state_names.get(name, name) for name in self.rule.states}
         names[AVERAGE] = AVERAGE
-        own = [
-            names[name] for name in self.rule.states if name in needed_state(self.program, group)
-        ]
-        if own and all(held.get(name) is None for name in own):
+        needed = needed_state(self.program, group)
+        own = [names[name] for name in self.rule.states if name in needed]
+        if own and all(lean_state.missing(held, name) for name in own):
             steps = 0  # momentum switched on in the middle begins as at the first step, as torch's
-        state = {}
-        for name in self.program.variables:
-            if name not in needed_state(self.program, group):
-                continue
-            tensor = held.get(names[name])
-            if tensor is None:
-                tensor = self._initial(name, weight, group)
-            elif tensor.shape != weight.shape:
-                raise ShapeError(
-                    f"the state {names[name]!r} does not fit its weight",
-                    got=f"shape {tuple(tensor.shape)}",
-                    expected=f"shape {tuple(weight.shape)}",
-                    do="delete optimizer.state[weight] where a weight gets another shape",
-                )
-            elif (
-                tensor.stride() != weight.stride()
-                or tensor.device != weight.device
-                or tensor.dtype in _HALF  # torch's own
-            ):
-                dtype = torch.float32 if tensor.dtype in _HALF else tensor.dtype
-                tensor = torch.empty_like(weight, dtype=dtype, requires_grad=False).copy_(tensor)
-            held[names[name]] = state[name] = tensor.detach()
         numbers = {}
         for name, start in self.rule.numbers.items():
             number = held.get(self.rule.state_names.get(name, name))
             if number is None:
                 number = group[start] if isinstance(start, str) else start
             numbers[name] = float(number)
-        return Member(weight, group, state, float(steps), numbers, index)
+        member = Member(weight, group, {}, float(steps), numbers, index)
+        member.forms["w"] = lean_state.weight_form(weight, group)
+        for name in self.program.variables:
+            if name not in needed:
+                continue
+            form = lean_state.state_form(self.rule, name, weight, group)
+            kind = self.rule.moments.get(name)
+            found = lean_state.fit(held, names[name], form, weight, kind)
+            if found is None:
+                value = self._initial(name, weight, group)
+                found = lean_state.put(held, names[name], form, weight, value)
+            tensor, scales = found
+            member.state[name] = tensor.detach()
+            member.forms[name] = form if isinstance(form, Lean) else tensor.dtype
+            if scales is not None:
+                member.scales[name] = scales
+        return member
 
     def _initial(self, name: str, weight: Tensor, group: Group) -> Tensor:
-        dtype = torch.float32 if weight.dtype in _HALF else weight.dtype
         start = "w" if name == AVERAGE else self.rule.initial.get(name, 0.0)
         if start == "w":
-            return weight.detach().to(dtype, copy=True)
+            return weight.detach()
         value = float(group[start] if isinstance(start, str) else start)
         # A complex number is two real ones, as for torch.
-        fill = complex(value, value) if dtype.is_complex else value
-        return torch.full_like(weight, fill, dtype=dtype, requires_grad=False)
+        fill = complex(value, value) if weight.is_complex() else value
+        return torch.full((), fill, dtype=lean_state.full_type(weight))
+
+
+def _chosen(program: Program, member: Member) -> Choice:
+    """Choose the executor of a weight; the GPU's kernels know no lean formats yet."""
+    choice = choose(program, member.weight, member.group["backend"])
+    if choice.executor == "gpu" and any(isinstance(f, Lean) for f in member.forms.values()):
+        if member.group["backend"] == "gpu":
+            raise ArgumentError(
+                "backend='gpu' cannot be used",
+                got="state or weights that are rounded at random, for which it has no kernels yet",
+                do="leave backend='auto', or state_dtype and stochastic_rounding out",
+            )
+        return Choice("reference", "the GPU kernels know no lean formats yet")
+    return choice
 
 
 def _apart(members: list[Member]) -> list[list[Member]]:

@@ -13,6 +13,7 @@ from ravine.engine.norm import squared_norm
 from ravine.engine.program import Program
 from ravine.engine.reference import Reducing, Unknown, evaluate
 from ravine.errors import EquationError
+from ravine.optim import rounding
 from ravine.optim.buckets import Group, Member, Stale, needed_state
 from ravine.optim.passes import Rows
 from ravine.optim.rows import Numbers
@@ -58,7 +59,7 @@ class ReferenceBucket:
         while open_:
             asked: dict[str, tuple[str, dict[int, float]]] = {}
             for k in sorted(open_):
-                _, tensors = self._tensors(k)
+                tensors = self._tensors(k)
                 try:
                     self._reducing.evaluate(tensors, values[row_of[k]], self._totals[k])
                 except Unknown as unknown:
@@ -95,12 +96,11 @@ class ReferenceBucket:
         sums: list[float] = across_processes([m.weight for m in self.members], row)[0].tolist()
         return sums
 
-    def _tensors(self, k: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return a weight, its gradient and its state as they are stored, and as they are computed."""
-        member, gradient = self.members[k], self._gradients[k]
+    def _tensors(self, k: int) -> dict[str, Tensor]:
+        """Return a weight, its gradient and its state as they are computed with."""
+        gradient = self._gradients[k]
         assert gradient is not None
-        stored = {"w": member.weight, "g": gradient, **member.state}
-        return stored, {name: _computed(tensor.detach()) for name, tensor in stored.items()}
+        return rounding.opened(gradient, self.members[k])
 
     @torch.no_grad()
     def run(self, norm: float) -> None:
@@ -108,9 +108,10 @@ class ReferenceBucket:
         totals, self._totals = self._totals, None
         rows, self._rows = self._rows, None
         values, row_of = rows or self._counted(stepped, norm)
+        keys = self.numbers.keys()
         new_numbers: dict[int, list[float]] = {}
         for k in stepped:
-            stored, tensors = self._tensors(k)
+            tensors = self._tensors(k)
             one = values[row_of[k]]
             if totals is None or self._reducing is None:
                 new = evaluate(self._program, tensors, one)
@@ -118,9 +119,8 @@ class ReferenceBucket:
                 new = self._reducing.evaluate(tensors, one, totals[k])
             names = (*self._program.numbers, *self._program.shared)
             new_numbers[k] = [float(new.pop(name)) for name in names]
-            for name, value in new.items():
-                target = stored[name].detach()
-                (torch.view_as_real(target) if target.is_complex() else target).copy_(value)
+            ordered = {name: new[name] for name in self._program.variables if name in new}
+            rounding.store(ordered, self.members[k], keys[k])
         if new_numbers:
             own = [0] * len(self.members)
             for row, k in enumerate(new_numbers):
@@ -137,10 +137,3 @@ def _reduces(program: Program, group: Group) -> bool:
         return bool(program.specialise(group).sweeps)
     except EquationError:  # only the reference can run it
         return program.reduces
-
-
-def _computed(tensor: Tensor) -> Tensor:
-    """Return a tensor in the form that equations compute in: real, and float32 at least."""
-    if tensor.is_complex():
-        return torch.view_as_real(tensor)
-    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor

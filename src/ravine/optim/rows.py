@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ravine.engine.lean import step_keys
+from ravine.engine.philox import stream_seed
 from ravine.optim.passes import Rows
 
 if TYPE_CHECKING:
@@ -42,6 +45,8 @@ class Numbers:
             name: _on_host([m.numbers[name] for m in members]) for name in names
         }
         self._steps = self.steps.numpy()
+        seeds = [(m.group["rounding_seed"], m.index) for m in members]
+        self._streams = np.array([stream_seed(*one) for one in seeds], dtype=np.uint64)
         self._held = {name: tensor.numpy() for name, tensor in self.held.items()}
         self.groups: list[Group] = []
         for member in members:
@@ -105,6 +110,10 @@ class Numbers:
             one.update(zip(self._held, numbers, strict=True))
             values.append(one)
         return values, [row_of[key] for key in keys]
+
+    def keys(self) -> list[int]:
+        """Return the keys of the weights' random bits in the step that was counted last."""
+        return step_keys(self._streams, self._steps)
 
     def advance(
         self, new: Sequence[Sequence[float]], row_of: Sequence[int], active: Sequence[int] | None

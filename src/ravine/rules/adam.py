@@ -9,6 +9,7 @@ from ravine.rules.rule import rule
 @rule(
     "Adam",
     state_names={"m": "exp_avg", "v": "exp_avg_sq", "vmax": "max_exp_avg_sq"},
+    moments={"m": "signed", "v": "nonnegative", "vmax": "nonnegative"},
 )
 def adam(w, g, m, v, vmax, *, t, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, amsgrad=False):
     """Adam: momentum divided by the root of the running mean square, both corrected for their start.

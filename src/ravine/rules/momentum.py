@@ -5,7 +5,7 @@ from __future__ import annotations
 from ravine.rules.rule import rule
 
 
-@rule("Momentum", state_names={"v": "momentum_buffer"})
+@rule("Momentum", state_names={"v": "momentum_buffer"}, moments={"v": "signed"})
 def momentum(w, g, v, *, lr=1e-2, beta=0.9):
     """Momentum, the textbook form: a step along an exponential average of the gradients.
 

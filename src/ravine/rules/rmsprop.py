@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from ravine.engine.functions import sqrt
+from ravine.errors import ArgumentError
 from ravine.rules.rule import rule
+
+
+def _check(group: Mapping[str, Any]) -> None:
+    if group["centered"] and group["state_dtype"] != "float32":
+        raise ArgumentError(
+            "the variance v - a^2 does not stand rounding: it may become negative under the root",
+            got=f"centered=True, state_dtype={group['state_dtype']!r}",
+            expected="state_dtype='float32' with centered=True",
+        )
 
 
 @rule(
     "RMSprop",
     state_names={"v": "square_avg", "a": "grad_avg", "b": "momentum_buffer"},
+    moments={"v": "nonnegative", "b": "signed"},
+    check=_check,
 )
 def rmsprop(
     w,

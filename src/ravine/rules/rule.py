@@ -13,6 +13,8 @@ Check = Callable[[Mapping[str, Any]], None]
 Bound = tuple[str, Callable[[Any], bool]]
 Initial = float | str
 
+_MOMENTS = ("signed", "nonnegative")
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -25,6 +27,8 @@ class Rule:
             has the rule).
         initial: state name -> value at the start: a number, the name of a hyperparameter (its value
             when the state is made), or "w" for a copy of the weight; 0 where it is not named.
+        moments: state name -> "signed" or "nonnegative", for running averages and sums of the
+            gradient or its square, which stand being rounded at random; ``state_dtype`` is theirs.
         numbers: keyword names of the equation that are state, one number for each weight, computed
             in float64: name -> value at the start, a number or the name of a hyperparameter. Their
             new values are returned after the tensors.
@@ -51,6 +55,7 @@ class Rule:
     numbers: Mapping[str, Initial] = field(default_factory=dict)
     shared: Mapping[str, Initial] = field(default_factory=dict)
     evaluation: tuple[Callable[..., Any], Callable[..., Any]] | None = None
+    moments: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.equation.tensors) < 2:
@@ -76,7 +81,15 @@ class Rule:
                 expected="a name for each state, other than step and average",
                 do="give another in state_names",
             )
+        wrong = {name: kind for name, kind in self.moments.items() if kind not in _MOMENTS}
+        if wrong:
+            raise EquationError(
+                f"update rule {self.equation.name!r} has a moment of an unknown kind",
+                got=", ".join(f"{name!r}: {kind!r}" for name, kind in wrong.items()),
+                expected=" or ".join(map(repr, _MOMENTS)),
+            )
         unknown = sorted({*self.state_names, *self.initial} - set(kept))
+        unknown += sorted(self.moments.keys() - set(self.states))
         if unknown:
             raise EquationError(
                 f"update rule {self.equation.name!r} has no state {', '.join(unknown)}",
@@ -162,6 +175,7 @@ def rule(
     numbers: Mapping[str, Initial] | None = None,
     shared: Mapping[str, Initial] | None = None,
     evaluation: tuple[Callable[..., Any], Callable[..., Any]] | None = None,
+    moments: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., Any]], Rule]:
     """Make a `Rule` of the function below; see there for the arguments."""
 
@@ -179,6 +193,7 @@ def rule(
             numbers=numbers or {},
             shared=shared or {},
             evaluation=evaluation,
+            moments=moments or {},
         )
 
     return decorate

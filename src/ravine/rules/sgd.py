@@ -19,7 +19,7 @@ def _check(group: Mapping[str, Any]) -> None:
         )
 
 
-@rule("SGD", state_names={"b": "momentum_buffer"}, check=_check)
+@rule("SGD", state_names={"b": "momentum_buffer"}, moments={"b": "signed"}, check=_check)
 def sgd(w, g, b, *, t, lr=1e-3, momentum=0.0, dampening=0.0, nesterov=False):
     """Stochastic gradient descent with torch's momentum, dampening and Nesterov's look-ahead.
 

@@ -17,16 +17,18 @@ float32. Code c of a magnitude stands for
     s (T - 2)   with   T = 2^(1 + c // 8) (1 + (c mod 8) / 8)
 
 and s is 2^-octaves times the smallest power of two 2^E with the block's largest magnitude <= 1.75 2^E,
-that largest rounded up to four binary digits; an older scale up to four times that is kept. The map is logarithmic over large magnitudes and linear
-near 0, which is code 0: neighbours of a magnitude x are at most x / 8 + s / 4 apart, and s is at most
-5 2^-octaves (8e-5, 1.2e-9) of the block's largest. It costs one fused multiply-add and one shift
-each way: the bits of the float x / s + 2, rounded to four digits, are the code. As scales are powers of
-two, a number that does not change is not rounded again when the block's largest changes a little.
+that largest rounded up to four binary digits; an older scale up to four times that is kept. The map is
+logarithmic over large magnitudes and linear near 0, which is code 0. Neighbours around a magnitude x
+are at most x / 8 + s / 4 apart: the number taken at random is nearer than that, the nearest is half as
+far off. s is at most 5 2^-octaves (8e-5, 1.2e-9) of the block's largest. It costs one fused multiply-add
+and one shift each way: the bits of the float x / s + 2, rounded to four digits, are the code. As
+scales are powers of two, a number that does not change is not rounded again when the block's largest
+changes a little.
 
 A nonnegative number that is not 0 never becomes 0: it stands under a root in a denominator, where 0
 for something small would make a step of m / eps. The smallest code of a root mean square is
-sqrt(s / 4), 2e-5 of the block's largest at most, and s / 4 of the first moment is as small beside its largest:
-no ratio of the two is far larger than that of the block's largest.
+sqrt(s / 4), 2e-5 of the block's largest at most, and the smallest of the first moment s / 4 is 2e-5 of
+its largest: no ratio of the two is far larger than that of the block's largest.
 
 A NaN or an infinity (or a negative number where none may be) turns its whole block into NaN, so that it
 is seen.
@@ -46,6 +48,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,8 +70,8 @@ WEYL, MULTIPLIER = 0x9E3779B1, 0x735A2D97
 NEXT_WORD = 0x55555555
 """How many elements further on the bits of the next two variables are."""
 
-LOWEST_SCALE, HIGHEST_SCALE = 4, 250
-"""Exponent fields between which scales stay: codes and reciprocals are normal numbers."""
+LOWEST_SCALE = 4
+"""The smallest exponent field of a scale: its codes and its reciprocal are normal numbers."""
 
 SPARE = 2
 """Octaves above the block's largest number at which an old scale still serves."""
@@ -123,7 +126,7 @@ def layout(variables: tuple[str, ...], types: Mapping[str, Stored]) -> tuple[str
     After the variables come the scales of those that are codes, as ``name_scales``, and then, where
     anything is rounded at random, ``key``: a number in the place of an address.
     """
-    lean = [(name, types[name]) for name in variables if isinstance(types[name], Lean)]
+    lean = [(name, form) for name in variables if isinstance(form := types[name], Lean)]
     scales = [f"{name}_scales" for name, form in lean if form.octaves]
     return (*variables, *scales, *(["key"] if lean else []))
 
@@ -134,18 +137,19 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _KEY = np.uint64(0x7FFFFFFFFFFFFFF0)  # a multiple of 16, as the addresses beside it should be
 
 
-def step_keys(streams: np.ndarray, steps: np.ndarray) -> list[int]:  # type: ignore[type-arg]
+def step_keys(streams: Any, steps: Any) -> list[int]:
     """Return the key of each weight for a step: splitmix64 of its stream and its step count.
 
     Args:
-        streams: uint64, a random number for each weight.
-        steps: the steps that each weight has taken, this one counted.
+        streams: array of uint64, a random number for each weight.
+        steps: array of the steps that each weight has taken, this one counted.
     """
     x = streams + steps.astype(np.uint64) * _GOLDEN
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     x = (x ^ (x >> np.uint64(31))) & _KEY
-    return x.astype(np.int64).tolist()  # type: ignore[no-any-return]
+    keys: list[int] = x.astype(np.int64).tolist()
+    return keys
 
 
 def random_bits(
@@ -201,7 +205,7 @@ def encode(
     )
     top = blocks.view(-1, BLOCK).amax(1) if len(values) else blocks
     field = ((top + (2 << SHIFT) - 1) >> 23) - form.octaves
-    field = field.clamp(LOWEST_SCALE, HIGHEST_SCALE)
+    field = field.clamp(min=LOWEST_SCALE)
     if old is not None:
         spare = (old.view(torch.int32).to(torch.int64) >> 23) - field
         field = torch.where((spare >= 0) & (spare <= SPARE), field + spare, field)
@@ -209,10 +213,8 @@ def encode(
     inverse = _float((254 - field) << 23).repeat_interleave(BLOCK)[: len(values)]
     raised = (_float(magnitude) * inverse + 2.0).view(torch.int32).to(torch.int64) - TWO
     code = (raised + (1 << (SHIFT - 1) if bits is None else bits)) >> SHIFT
-    if not form.signed:
-        code = torch.where(magnitude > 0, code.clamp(min=1), code)
-    else:
-        code = code | ((raw >> 24) & 0x80)
+    least = (magnitude > 0).to(torch.int64)
+    code = code | ((raw >> 24) & 0x80) if form.signed else torch.maximum(code, least)
     return code.to(torch.uint8), scales
 
 

@@ -22,7 +22,6 @@ from llvmlite import ir
 
 from ravine.engine.intrinsics import intrinsic, types
 from ravine.engine.lean import (
-    HIGHEST_SCALE,
     LOWEST_SCALE,
     MULTIPLIER,
     NONNEGATIVE,
@@ -36,8 +35,9 @@ from ravine.engine.lean import (
 
 __all__ = [
     "first_place", "float32_to_bfloat16_at_random", "high16", "high20", "larger",
-    "larger_nonnegative", "larger_positive", "low16", "low20", "next_place", "nonnegative_code", "nonnegative_number", "nonnegative_scale",
-    "random_word", "signed_code", "signed_number", "signed_scale",
+    "larger_nonnegative", "larger_positive", "low16", "low20", "next_place",
+    "nonnegative_code", "nonnegative_number", "nonnegative_scale", "random_word", "signed_code",
+    "signed_number", "signed_scale",
 ]  # fmt: skip
 
 _I8, _I16, _I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
@@ -167,8 +167,8 @@ def _scale(form: Lean) -> Build:
         """Return the scale of a block whose largest magnitude has these bits."""
         field = b.lshr(b.add(top, _I32((2 << SHIFT) - 1)), _I32(23))
         field = b.sub(field, _I32(form.octaves))
-        for bound, order in ((LOWEST_SCALE, "<"), (HIGHEST_SCALE, ">")):
-            field = b.select(b.icmp_signed(order, field, _I32(bound)), _I32(bound), field)
+        lowest = _I32(LOWEST_SCALE)
+        field = b.select(b.icmp_signed("<", field, lowest), lowest, field)
         spare = b.sub(b.lshr(b.bitcast(old, _I32), _I32(23)), field)
         serves = b.icmp_unsigned("<=", spare, _I32(SPARE))
         field = b.select(serves, b.add(field, spare), field)

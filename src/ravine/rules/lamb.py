@@ -6,7 +6,11 @@ from ravine.engine.functions import sqrt, tensor_norm, where
 from ravine.rules.rule import rule
 
 
-@rule("LAMB", state_names={"m": "exp_avg", "v": "exp_avg_sq"})
+@rule(
+    "LAMB",
+    state_names={"m": "exp_avg", "v": "exp_avg_sq"},
+    moments={"m": "signed", "v": "nonnegative"},
+)
 def lamb(w, g, m, v, *, t, lr=1e-3, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0):
     """LAMB: Adam's direction, scaled tensor by tensor to the norm of the weights.
 

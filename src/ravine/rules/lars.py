@@ -9,6 +9,7 @@ from ravine.rules.rule import rule
 @rule(
     "LARS",
     state_names={"v": "momentum_buffer"},
+    moments={"v": "signed"},
     bounds={"trust_coefficient": ("a number > 0", lambda x: x > 0)},
 )
 def lars(w, g, v, *, lr=0.1, momentum=0.9, weight_decay=0.0, trust_coefficient=1e-3):

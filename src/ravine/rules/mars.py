@@ -9,6 +9,7 @@ from ravine.rules.rule import rule
 @rule(
     "MARS",
     state_names={"m": "exp_avg", "v": "exp_avg_sq", "last": "last_grad"},
+    moments={"m": "signed", "v": "nonnegative"},
     defaults={"decay": "decoupled"},
     bounds={"gamma": ("a number >= 0", lambda x: x >= 0)},
 )

@@ -9,6 +9,7 @@ from ravine.rules.rule import rule
 @rule(
     "NAdam",
     state_names={"m": "exp_avg", "v": "exp_avg_sq"},
+    moments={"m": "signed", "v": "nonnegative"},
     numbers={"mu_product": 1.0},
     bounds={"momentum_decay": ("a number >= 0", lambda x: x >= 0)},
 )

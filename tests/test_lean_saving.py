@@ -159,7 +159,9 @@ def test_torch_says_what_it_misses():
     lean = Adam(params, state_dtype="int8")
     step(params, lean, 0)
     theirs = torch.optim.Adam(params)
-    theirs.load_state_dict({**lean.state_dict(), "param_groups": theirs.state_dict()["param_groups"]})
+    theirs.load_state_dict(
+        {**lean.state_dict(), "param_groups": theirs.state_dict()["param_groups"]}
+    )
     with pytest.raises(KeyError, match="exp_avg"):  # not codes taken for numbers
         step(params, theirs, 1)
 

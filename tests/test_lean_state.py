@@ -12,7 +12,7 @@ from lean_support import holder, numbers
 
 import ravine
 from ravine.errors import ArgumentError, EquationError
-from ravine.optim import SGD, Adam, AdamW, GradientDescent, RMSprop, lean_state
+from ravine.optim import OPTIMIZERS, SGD, Adam, AdamW, GradientDescent, RMSprop, lean_state
 
 LEAN = ["bfloat16", "int8"]
 
@@ -55,7 +55,9 @@ def test_small_weights_and_the_average_stay_in_full_and_it_is_said():
     optimizer = Adam(parameters((64, 64), (4095,), ()), state_dtype="int8", average=0.9)
     train(optimizer, 2)
     large, small, scalar = optimizer.state.values()
-    assert {"exp_avg_codes", "exp_avg_scales", "exp_avg_sq_codes", "exp_avg_sq_scales"} <= set(large)
+    assert {"exp_avg_codes", "exp_avg_scales", "exp_avg_sq_codes", "exp_avg_sq_scales"} <= set(
+        large
+    )
     assert large["exp_avg_codes"].dtype is torch.uint8
     assert large["average"].dtype is torch.float32
     for state in (small, scalar):
@@ -107,6 +109,28 @@ def test_both_executors_agree(rule, options, state_dtype):
                 torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-6)
             else:
                 assert (one[name] != other[name]).float().mean() < 5e-3
+
+
+WITH_MOMENTS = sorted(name for name, rule in OPTIMIZERS.items() if rule.rule.moments)
+
+
+def test_the_rules_that_have_moments():
+    assert set(OPTIMIZERS) - set(WITH_MOMENTS) <= {"ASGD", "GradientDescent", "Rprop"}
+
+
+@pytest.mark.parametrize("state_dtype", LEAN)
+@pytest.mark.parametrize("name", WITH_MOMENTS)
+def test_every_rule_goes_where_it_goes_with_full_state(name, state_dtype):
+    """Also says which states are never negative: one that is would be NaN."""
+    options = {"lr": 0.01} | ({"momentum": 0.9} if name in ("SGD", "RMSprop") else {})
+    (start,), (full,), (lean,) = (parameters((90, 70)) for _ in range(3))
+    train(OPTIMIZERS[name]([full], **options), 25)
+    optimizer = OPTIMIZERS[name]([lean], state_dtype=state_dtype, **options)
+    train(optimizer, 25)
+    held = optimizer.state[lean].values()
+    assert {torch.uint8 if state_dtype == "int8" else torch.bfloat16} <= {t.dtype for t in held}
+    moved = (full.detach() - start.detach()).norm()
+    assert (lean.detach() - full.detach()).norm() < 0.2 * moved
 
 
 @pytest.mark.parametrize("state_dtype", LEAN)

@@ -9,6 +9,7 @@ from ravine.rules.rule import rule
 @rule(
     "Adadelta",
     state_names={"v": "square_avg", "u": "acc_delta"},
+    moments={"v": "nonnegative", "u": "nonnegative"},
     bounds={"rho": ("a number in [0, 1]", lambda x: 0 <= x <= 1)},
 )
 def adadelta(w, g, v, u, *, lr=1.0, rho=0.9, eps=1e-6):

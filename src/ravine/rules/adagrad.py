@@ -11,6 +11,7 @@ _NOT_NEGATIVE = ("a number >= 0", lambda x: x >= 0)
 @rule(
     "Adagrad",
     state_names={"s": "sum"},
+    moments={"s": "nonnegative"},
     initial={"s": "initial_accumulator_value"},
     bounds={"lr_decay": _NOT_NEGATIVE, "initial_accumulator_value": _NOT_NEGATIVE},
 )

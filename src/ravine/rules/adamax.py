@@ -6,7 +6,11 @@ from ravine.engine.functions import abs, maximum
 from ravine.rules.rule import rule
 
 
-@rule("Adamax", state_names={"m": "exp_avg", "u": "exp_inf"})
+@rule(
+    "Adamax",
+    state_names={"m": "exp_avg", "u": "exp_inf"},
+    moments={"m": "signed", "u": "nonnegative"},
+)
 def adamax(w, g, m, u, *, t, lr=2e-3, betas=(0.9, 0.999), eps=1e-8):
     """Adamax: momentum divided by the largest gradient, which fades with beta2.
 

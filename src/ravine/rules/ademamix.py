@@ -11,6 +11,7 @@ _STEPS = ("a number of steps > 0, or None", lambda x: x is None or x > 0)
 @rule(
     "AdEMAMix",
     state_names={"fast": "exp_avg_fast", "slow": "exp_avg_slow", "v": "exp_avg_sq"},
+    moments={"fast": "signed", "slow": "signed", "v": "nonnegative"},
     defaults={"decay": "decoupled"},
     bounds={
         "alpha": ("a number >= 0", lambda x: x >= 0),

@@ -6,7 +6,9 @@ from ravine.engine.functions import sign
 from ravine.rules.rule import rule
 
 
-@rule("Lion", state_names={"m": "exp_avg"}, defaults={"decay": "decoupled"})
+@rule(
+    "Lion", state_names={"m": "exp_avg"}, moments={"m": "signed"}, defaults={"decay": "decoupled"}
+)
 def lion(w, g, m, *, lr=1e-4, betas=(0.9, 0.99)):
     """Lion: every weight moves by lr, by the sign of a mix of momentum and gradient.
 

@@ -6,7 +6,11 @@ from ravine.engine.functions import sqrt, where
 from ravine.rules.rule import rule
 
 
-@rule("RAdam", state_names={"m": "exp_avg", "v": "exp_avg_sq"})
+@rule(
+    "RAdam",
+    state_names={"m": "exp_avg", "v": "exp_avg_sq"},
+    moments={"m": "signed", "v": "nonnegative"},
+)
 def radam(w, g, m, v, *, t, lr=1e-3, betas=(0.9, 0.999), eps=1e-8):
     """RAdam: momentum alone while few gradients are known, then Adam, rectified for its variance.
 

@@ -115,7 +115,8 @@ class Launch:
     def select(self, tensors: Sequence[int]) -> None:
         """Work on these tensors only, until the next selection."""
         self.elements = sum(self.sizes[tensor] for tensor in tensors)
-        # By the amount of work alone, so that totals are the same on any number of threads.
+        # By the amount of work alone, so that totals are the same on any number of threads; a whole
+        # number of the blocks that share a scale (`ravine.engine.lean.BLOCK`).
         chunk = min(max(SMALLEST_CHUNK, self.elements // 64 // 1024 * 1024), LARGEST_CHUNK)
         table = [
             (tensor, start, min(chunk, self.sizes[tensor] - start))

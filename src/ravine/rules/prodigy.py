@@ -9,6 +9,7 @@ from ravine.rules.rule import rule
 @rule(
     "Prodigy",
     state_names={"m": "exp_avg", "v": "exp_avg_sq"},
+    moments={"m": "signed", "v": "nonnegative"},
     initial={"p0": "w"},
     shared={"d": "d0", "d_max": "d0", "d_numerator": 0.0},
     bounds={

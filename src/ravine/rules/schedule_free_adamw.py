@@ -19,6 +19,7 @@ def to_training(w, z, *, betas):
 @rule(
     "ScheduleFreeAdamW",
     state_names={"v": "exp_avg_sq"},
+    moments={"v": "nonnegative"},
     initial={"z": "w"},
     numbers={"weight_sum": 0.0, "lr_max": 0.0},
     evaluation=(to_evaluation, to_training),

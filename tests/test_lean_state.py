@@ -115,14 +115,20 @@ WITH_MOMENTS = sorted(name for name, rule in OPTIMIZERS.items() if rule.rule.mom
 
 
 def test_the_rules_that_have_moments():
-    assert set(OPTIMIZERS) - set(WITH_MOMENTS) <= {"ASGD", "GradientDescent", "Rprop"}
+    assert set(OPTIMIZERS) - set(WITH_MOMENTS) <= {
+        "ASGD",
+        "GradientDescent",
+        "Rprop",
+        "ScheduleFreeSGD",
+    }
 
 
 @pytest.mark.parametrize("state_dtype", LEAN)
 @pytest.mark.parametrize("name", WITH_MOMENTS)
 def test_every_rule_goes_where_it_goes_with_full_state(name, state_dtype):
     """Also says which states are never negative: one that is would be NaN."""
-    options = {"lr": 0.01} | ({"momentum": 0.9} if name in ("SGD", "RMSprop") else {})
+    options = {"lr": 1.0 if name == "Prodigy" else 0.01}
+    options |= {"momentum": 0.9} if name in ("SGD", "RMSprop") else {}
     (start,), (full,), (lean,) = (parameters((90, 70)) for _ in range(3))
     train(OPTIMIZERS[name]([full], **options), 25)
     optimizer = OPTIMIZERS[name]([lean], state_dtype=state_dtype, **options)

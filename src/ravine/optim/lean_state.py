@@ -1,4 +1,22 @@
-"""How the state of a weight is held: in full, in bfloat16, or as codes of 8 bits with scales."""
+"""How the state of a weight is held: in full, in bfloat16, or as codes of 8 bits with scales.
+
+Every optimizer has three options for it:
+
+* ``state_dtype``: "float32" (the weight's own type where that is wider), "bfloat16" or "int8", for the
+  rule's moments. Other state (the average of the weights, last gradients, step sizes) stays in full; in
+  int8 so does the state of weights of fewer than `SMALLEST` elements, and complex weights keep theirs in
+  full. Memory of the moments in bytes a weight, of Adam: 8, 4, 2.03.
+* ``stochastic_rounding``: round bfloat16 weights at random, so that steps below half their spacing are
+  kept on average. False by default: to nearest, the numbers of torch. Weights of other types are not
+  rounded; float16 is refused.
+* ``rounding_seed``: another seed draws other random bits. They depend on it, on the weight's place in the
+  optimizer, its step count and the element, on nothing else, so a resumed run goes on bit by bit.
+
+The formats are those of `ravine.engine.lean`. State is saved as it is held: ``exp_avg`` in bfloat16, or
+``exp_avg_codes`` (uint8, the weight's shape) and ``exp_avg_scales`` (float32, one for 256 elements in
+the order of memory). Loading keeps the present ``state_dtype``; state in another form, torch's too, is
+converted when the weight is stepped next: from lean to full exactly, otherwise to the nearest.
+"""
 
 from __future__ import annotations
 

@@ -54,24 +54,15 @@ class Optimizer(torch.optim.Optimizer):
               left out, tensor by tensor (Liang et al. 2024; the mean is 1e-3 at least, as theirs),
             * ``average``: decay of an exponential average of the weights, see `averaged`,
             * ``maximize``: climb instead of descend,
-            * ``state_dtype``: "float32", "bfloat16" or "int8" (blocks of 256 with a scale each) for
-              the rule's moments, rounded at random so that small changes are kept on average; the
-              average of the weights and other state stay in full, and in int8 so do weights of
-              fewer than 4096 elements,
-            * ``stochastic_rounding``: round bfloat16 weights so, and steps below half their spacing
-              are not lost (False: to nearest, as torch does),
-            * ``rounding_seed``: another seed draws other random bits; they depend on it, on the
-              weight's place in the optimizer, its step count and the element, on nothing else,
+            * ``state_dtype``, ``stochastic_rounding``, ``rounding_seed``: state in fewer bytes, and
+              bfloat16 weights that do not lose small steps, see `ravine.optim.lean_state`,
             * ``backend``: "auto", "cpu", "gpu" or "reference", see `explain`,
             * ``foreach`` and ``fused`` of torch are taken and change nothing: every step is fused;
               ``decoupled_weight_decay=True`` is ``decay="decoupled"``; ``capturable`` and
               ``differentiable`` are taken as False only.
 
     The gradient ``p.grad`` is never changed. Weights in bfloat16 or float16 are computed, and keep
-    their state, in float32 (torch keeps it in the weight's type). State in bfloat16 takes half of
-    that, in int8 a quarter: `ravine.engine.lean` says how and how exactly. It is saved as it is held
-    (``exp_avg_codes`` and ``exp_avg_scales``); loading keeps the present ``state_dtype``, and state
-    in another form is converted at the next step.
+    their state, in float32 (torch keeps it in the weight's type).
 
     Raises:
         ArgumentError: a value out of its bounds. UnknownOptionError: a misspelt option.

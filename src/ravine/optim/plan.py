@@ -176,7 +176,7 @@ class Plan:
         value = float(group[start] if isinstance(start, str) else start)
         # A complex number is two real ones, as for torch.
         fill = complex(value, value) if weight.is_complex() else value
-        return torch.full((), fill, dtype=lean_state.full_type(weight))
+        return weight.detach().new_full((), fill, dtype=lean_state.full_type(weight))
 
 
 def _chosen(program: Program, member: Member) -> Choice:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ravine.engine.functions import host_number
+from ravine.engine.lean import Lean
 from ravine.engine.norm import squared_norm
 from ravine.engine.program import Program
 from ravine.engine.reference import Reducing, Unknown, evaluate
@@ -29,6 +30,7 @@ class ReferenceBucket:
         self.description = description
         self.reduces = any(_reduces(program, group) for group in self.numbers.groups)
         self._program = program
+        self._lean = any(isinstance(f, Lean) for m in members for f in m.forms.values())
         self._reducing = Reducing(program) if self.reduces else None
         self._totals: list[dict[str, float]] | None = None
         self._rows: Rows | None = None
@@ -108,7 +110,7 @@ class ReferenceBucket:
         totals, self._totals = self._totals, None
         rows, self._rows = self._rows, None
         values, row_of = rows or self._counted(stepped, norm)
-        keys = self.numbers.keys()
+        keys = self.numbers.keys() if self._lean else [0] * len(self.members)
         new_numbers: dict[int, list[float]] = {}
         for k in stepped:
             tensors = self._tensors(k)

@@ -45,8 +45,8 @@ class Numbers:
             name: _on_host([m.numbers[name] for m in members]) for name in names
         }
         self._steps = self.steps.numpy()
-        seeds = [(m.group["rounding_seed"], m.index) for m in members]
-        self._streams = np.array([stream_seed(*one) for one in seeds], dtype=np.uint64)
+        self._seeds = [(m.group["rounding_seed"], m.index) for m in members]
+        self._streams: Any = None  # 20 us for each weight, so only where they are asked for
         self._held = {name: tensor.numpy() for name, tensor in self.held.items()}
         self.groups: list[Group] = []
         for member in members:
@@ -113,6 +113,8 @@ class Numbers:
 
     def keys(self) -> list[int]:
         """Return the keys of the weights' random bits in the step that was counted last."""
+        if self._streams is None:
+            self._streams = np.array([stream_seed(*one) for one in self._seeds], dtype=np.uint64)
         return step_keys(self._streams, self._steps)
 
     def advance(

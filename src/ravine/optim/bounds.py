@@ -40,6 +40,8 @@ BOUNDS: dict[str, Bound] = {
         lambda x: x in ("coupled", "decoupled", "independent"),
     ),
     "backend": ("one of " + ", ".join(BACKENDS), lambda x: x in BACKENDS),
+    "skip_nonfinite": _FLAG,
+    "in_backward": _FLAG,
     "maximize": _FLAG,
     "cautious": _FLAG,
     "nesterov": _FLAG,

@@ -25,7 +25,7 @@ from ravine.engine.expressions import Expressions, plain
 from ravine.engine.functions import HOST
 from ravine.engine.reductions import Hoist, Reduction
 
-RUNTIME = ("t", "lr", "norm")
+RUNTIME = ("t", "lr", "norm", "grad_scale")
 """Numbers that may change from step to step: never a reason to compile again."""
 
 

@@ -26,3 +26,8 @@ def squared_norm(tensors: Sequence[Tensor]) -> float:
         values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
         total += float(values.detach().to(torch.float64).square().sum())
     return total
+
+
+def count_nonfinite(tensors: Sequence[Tensor | None]) -> int:
+    """Return how many elements are NaN or infinite."""
+    return sum(t.numel() - int(torch.isfinite(t.detach()).sum()) for t in tensors if t is not None)

@@ -49,6 +49,8 @@ BOUNDS: dict[str, Bound] = {
         "a whole number in [0, 2^63)",
         lambda x: isinstance(x, int) and not isinstance(x, bool) and 0 <= x < 2**63,
     ),
+    "skip_nonfinite": _FLAG,
+    "in_backward": _FLAG,
     "maximize": _FLAG,
     "cautious": _FLAG,
     "nesterov": _FLAG,

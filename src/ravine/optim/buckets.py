@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from ravine.engine.lean import Stored
-from ravine.engine.norm import SQUARES
+from ravine.engine.norm import SQUARES, count_nonfinite
 from ravine.engine.program import Program, Specialised
 from ravine.errors import EquationError
 from ravine.optim.passes import Pass, Rows
 from ravine.optim.rows import Numbers, by_tensor
+from ravine.optim.sharding import Ranks, is_sharded, local, local_gradients, summed_over
 from ravine.optim.totals import Sweeps, across_processes, settled
 
 Group = dict[str, Any]
@@ -32,6 +33,8 @@ class Bucket(Protocol):
     description: str
     reduces: bool
     """Whether a step needs sweeps."""
+    ranks: Ranks
+    """The processes over which the weights are divided."""
 
     def gather(self) -> None:
         """Take the gradients of this step; raise `Stale` if the bucket no longer fits."""
@@ -39,13 +42,19 @@ class Bucket(Protocol):
     def squared_norm(self) -> float:
         """Return the sum of squares of the gradients taken."""
 
+    def count_nonfinite(self) -> int:
+        """Return how many elements of the gradients taken are NaN or infinite."""
+
     def stepped(self) -> Sequence[int]:
         """Return which weights have a gradient in this step."""
 
-    def sweeps(self, norm: float) -> Sweeps:
-        """Find the totals that the step needs; see `ravine.optim.totals`."""
+    def sweeps(self, common: dict[str, float]) -> Sweeps:
+        """Find the totals that the step needs; see `ravine.optim.totals`.
 
-    def run(self, norm: float) -> None:
+        ``common`` are the numbers of this step that are the same for all weights.
+        """
+
+    def run(self, common: dict[str, float]) -> None:
         """Step the weights whose gradients were taken."""
 
     def shared(self) -> Sequence[float]:
@@ -62,6 +71,8 @@ class Member:
         steps: the steps it has taken.
         numbers: its numbers that are state.
         index: its place among all weights of the optimizer.
+
+    Of a sharded weight, ``state`` has the parts that are in this process.
 
     Attributes:
         forms: how the weight ("w") and each state lie in memory.
@@ -111,15 +122,18 @@ class CompiledBucket:
         self._program = program
         self._specialised = specialised
         self._executor = executor
-        self._weights = [member.weight for member in members]
+        self._params = [member.weight for member in members]
+        self._sharded = is_sharded(self._params[0])
+        self.ranks = summed_over(self._params[0])
+        self._weights = [local(w) for w in self._params]  # itself, where it is not sharded
         self._weight_addresses = list(map(_address, self._weights))
         self._weight_bytes = list(map(_bytes, self._weights))
         # Only where every gradient is sure to lie in memory as its weight does.
         self._contiguous = all(
             w.is_contiguous()
             and getattr(w, "grad_dtype", w.dtype) is w.dtype  # None: of any type
-            and (w.grad is None or w.grad.dtype is w.dtype)
-            for w in self._weights
+            and (p.grad is None or p.grad.dtype is w.dtype)
+            for w, p in zip(self._weights, self._params, strict=True)
         )
         self._groups = self.numbers.groups
         self._decisive = itemgetter(*program.decisive)
@@ -147,6 +161,8 @@ class CompiledBucket:
 
     def gather(self) -> None:
         weights = self._weights
+        if self._sharded:
+            weights = self._weights = [local(w) for w in self._params]
         # The size too: data replaced by a part of itself begins at the same address.
         if (
             list(map(_address, weights)) != self._weight_addresses
@@ -159,7 +175,8 @@ class CompiledBucket:
                 if self._program.specialise(group) is not self._specialised:
                     raise Stale
                 self._decided[k] = decided
-        gradients: list[Any] = [w.grad for w in weights]
+        gradients: list[Any]
+        gradients = local_gradients(self._params) if self._sharded else [w.grad for w in weights]
         try:
             addresses = list(map(_address, gradients))
         except TypeError:  # a weight without a gradient
@@ -211,38 +228,41 @@ class CompiledBucket:
         self._norm.run()
         return float(self._norm.totals()[0])
 
+    def count_nonfinite(self) -> int:
+        return count_nonfinite(self._gradients)
+
     def stepped(self) -> Sequence[int]:
         return self._active
 
-    def sweeps(self, norm: float) -> Sweeps:
-        rows = self.numbers.count(None if self._active is self._all else self._active, norm)
+    def sweeps(self, common: dict[str, float]) -> Sweeps:
+        rows = self.numbers.count(None if self._active is self._all else self._active, common)
         totals: dict[int, dict[str, float]] = {k: {} for k in self._active}
         for one in self._passes[:-1]:
             one.run(by_tensor(rows, totals) if one.specialised.by_tensor else rows)
-            sums = across_processes(self._weights, one.totals())
+            sums = across_processes(self._params, one.totals())
             of_model: dict[str, float] = {}
             for reduction, found in zip(one.specialised.totals, sums.tolist(), strict=True):
                 if reduction.of_model:
                     of_model[reduction.name] = sum(found)
                     continue
                 for k, known in totals.items():
-                    known[reduction.name] = settled(self._weights[k], reduction.kind, found[k])
+                    known[reduction.name] = settled(self._params[k], reduction.kind, found[k])
             if of_model:
                 everywhere = yield of_model
                 rows = [{**values, **everywhere} for values in rows[0]], rows[1]
         self._rows = by_tensor(rows, totals) if self._specialised.by_tensor else rows
 
-    def run(self, norm: float) -> None:
+    def run(self, common: dict[str, float]) -> None:
         if not self._active:
             return
         everyone = self._active is self._all
         rows, self._rows = self._rows, None
         if rows is None:
-            rows = self.numbers.count(None if everyone else self._active, norm)
+            rows = self.numbers.count(None if everyone else self._active, common)
         self._last.set_keys(self.numbers.keys)
         self._last.run(rows)
         # Autograd then notices where a graph still needs the old weights.
-        torch.autograd.graph.increment_version(self._weights)
+        torch.autograd.graph.increment_version(self._params)
         if self._advances:
             values, row_of = rows
             new = [self._specialised.advance(one) for one in values]

@@ -81,7 +81,11 @@ class EvaluatedOptimizer(Optimizer):
         for group in self.param_groups:
             group.setdefault(MODE, True)
 
-    def _gathered(self) -> Plan:
+    def _gathered(self) -> Plan | None:
+        self._begin()
+        return super()._gathered()
+
+    def _begin(self) -> None:
         for number, group in enumerate(self.param_groups):
             if not group[MODE]:
                 raise RavineError(
@@ -89,7 +93,6 @@ class EvaluatedOptimizer(Optimizer):
                     where=f"{type(self).__name__}.step, group {number}",
                     do="call optimizer.train() before training goes on",
                 )
-        return super()._gathered()
 
     @torch.no_grad()
     def _turn(self, program: Program, *, training: bool) -> None:

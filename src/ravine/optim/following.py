@@ -8,7 +8,9 @@ from ravine.errors import ArgumentError
 
 
 def follow(group: dict[str, Any], owner: str) -> None:
-    """Set the learning rate of a group to what its schedule says for this step.
+    """Set the learning rate of a group to what its schedule says for the step to be made.
+
+    The step is counted when it is made, not here.
 
     Raises:
         ArgumentError: a scheduler of torch sets it too.
@@ -21,4 +23,3 @@ def follow(group: dict[str, Any], owner: str) -> None:
             do="give lr as a number, or leave torch's scheduler out",
         )
     group["lr"] = group["schedule"](group["schedule_step"])
-    group["schedule_step"] += 1

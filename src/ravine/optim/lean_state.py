@@ -37,6 +37,7 @@ from ravine.engine.lean import (
     encode,
 )
 from ravine.errors import ArgumentError, ShapeError
+from ravine.optim.sharding import is_sharded, local, placed_as
 from ravine.rules import Rule
 
 SMALLEST = 4096
@@ -84,6 +85,14 @@ def state_form(rule: Rule, name: str, weight: Tensor, group: Mapping[str, Any]) 
         return full_type(weight)
     if wanted == "bfloat16":
         return STOCHASTIC_BFLOAT16
+    if is_sharded(weight):
+        raise ArgumentError(
+            "state_dtype='int8' cannot be had for a sharded weight",
+            where=f"a weight of shape {tuple(weight.shape)}",
+            got=f"the placements {weight.placements}",  # type: ignore[attr-defined]
+            expected="a weight that is whole: codes and scales could not be divided anew",
+            do="use state_dtype='bfloat16'",
+        )
     return full_type(weight) if weight.numel() < SMALLEST else _CODES[rule.moments[name]]
 
 
@@ -130,7 +139,10 @@ def fit(
             expected=f"shape {tuple(weight.shape)}",
             do="delete optimizer.state[weight] where a weight gets another shape",
         )
-    in_place = present.stride() == strides(weight) and present.device == weight.device
+    if codes is None:
+        present = held[name] = placed_as(present, weight)
+    in_place = local(present).stride() == strides(local(weight))
+    in_place = in_place and present.device == weight.device
     if isinstance(form, Lean) and form.octaves:
         if not (in_place and codes is not None and scales is not None):
             full = find(held, name, kind)
@@ -149,16 +161,17 @@ def fit(
 
 
 def put(
-    held: MutableMapping[str, Any], name: str, form: Stored, weight: Tensor, value: Tensor
+    held: MutableMapping[str, Any], name: str, form: Stored, weight: Tensor, value: Tensor | complex
 ) -> tuple[Tensor, Tensor | None]:
-    """Hold values, of the weight's shape, as a state; return the state and its scales."""
+    """Hold values, of the weight's shape or all the same, as a state; return it and its scales."""
     for old in (name, *names(name)):
         held.pop(old, None)
     dtype = form if isinstance(form, torch.dtype) else form.dtype
     coded = isinstance(form, Lean) and form.octaves > 0
     target = torch.empty_like(
-        weight, dtype=torch.float32 if coded else dtype, requires_grad=False
-    ).copy_(value)
+        weight.detach(), dtype=torch.float32 if coded else dtype, requires_grad=False
+    )
+    target = target.copy_(value) if isinstance(value, Tensor) else target.fill_(value)
     if not coded:
         held[name] = target
         return target, None

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Collection
-from difflib import get_close_matches
 from typing import Any, ClassVar
 
 import torch
@@ -14,24 +12,28 @@ from torch._compile import _disable_dynamo
 from torch.compiler import is_dynamo_compiling
 
 from ravine.engine.equation import REQUIRED
-from ravine.engine.norm import squared_norm
-from ravine.engine.program import Program
 from ravine.errors import ArgumentError, ArgumentTypeError, unknown_option
-from ravine.optim import average, description, lean_state, loading, saved_state, signature
-from ravine.optim.bounds import check_bounds
-from ravine.optim.buckets import Stale
-from ravine.optim.following import follow
-from ravine.optim.options import OPTIONS, step_program
-from ravine.optim.plan import Plan
+from ravine.optim import (
+    average,
+    description,
+    lean_state,
+    loading,
+    nonfinite,
+    saved_state,
+    signature,
+)
+from ravine.optim.groups import completed
+from ravine.optim.options import step_program
+from ravine.optim.sharding import gradient_norm, ranks_of_owner
+from ravine.optim.stepping import Stepping
 from ravine.optim.torch_ways import TORCH_WAYS, translated
-from ravine.optim.totals import settle
 from ravine.rules import Rule
-from ravine.schedules import Schedule, as_schedule
 
 _RUNTIME = ("t", "norm")
+_OF_THE_STEP: dict[str, Any] = {"skip_nonfinite": False, "in_backward": False, "backend": "auto"}
 
 
-class Optimizer(torch.optim.Optimizer):
+class Optimizer(Stepping):
     """A `torch.optim.Optimizer` that runs a rule's equation, and every option, in one pass.
 
     Use one of its subclasses (`ravine.optim.Adam`, ...) or make one with `ravine.update_rule`.
@@ -56,6 +58,10 @@ class Optimizer(torch.optim.Optimizer):
             * ``maximize``: climb instead of descend,
             * ``state_dtype``, ``stochastic_rounding``, ``rounding_seed``: state in fewer bytes, and
               bfloat16 weights that do not lose small steps, see `ravine.optim.lean_state`,
+            * ``skip_nonfinite``: if any gradient of any weight is NaN or infinite, leave the step out:
+              weights, state and schedules stay as they are, see `skipped_steps`,
+            * ``in_backward``: step each weight as soon as backward has its gradient, and free that;
+              `step` then only ends the step,
             * ``backend``: "auto", "cpu", "gpu" or "reference", see `explain`,
             * ``foreach`` and ``fused`` of torch are taken and change nothing: every step is fused;
               ``decoupled_weight_decay=True`` is ``decay="decoupled"``; ``capturable`` and
@@ -68,8 +74,6 @@ class Optimizer(torch.optim.Optimizer):
         ArgumentError: a value out of its bounds. UnknownOptionError: a misspelt option.
     """
 
-    rule: ClassVar[Rule]
-    program: ClassVar[Program]
     options: ClassVar[dict[str, Any]]
     positional: ClassVar[dict[str, Any]] = {}  # what may be given without its name
 
@@ -83,7 +87,7 @@ class Optimizer(torch.optim.Optimizer):
                 name: default
                 for name, default in hyperparameters.items()
                 if name not in {*_RUNTIME, *rule.numbers, *rule.shared}
-            } | {"backend": "auto", **lean_state.LEAN_OPTIONS, **rule.defaults}
+            } | {**_OF_THE_STEP, **lean_state.LEAN_OPTIONS, **rule.defaults}
 
     def __init__(self, params: Any, *values: Any, **options: Any) -> None:
         name = type(self).__name__
@@ -103,48 +107,19 @@ class Optimizer(torch.optim.Optimizer):
                 f"{name} needs a value for {', '.join(missing)}",
                 do=f"write {name}(params, {', '.join(f'{m}=...' for m in missing)})",
             )
-        self._plan: Plan | None = None
-        super().__init__(params, defaults)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
         self._plan = None
+        self._in_backward = None
+        self._ranks = ranks_of_owner(self)
+        super().__init__(params, defaults)
 
     # -- groups -------------------------------------------------------------------------------
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add weights with options of their own; what is not named has the optimizer's value."""
         if isinstance(param_group, dict):
-            where = f"{type(self).__name__}, group {len(self.param_groups)}"
-            for option in param_group:
-                # A group may carry notes of its owner's; only a near miss is taken for an error.
-                known = option in (*self.options, *TORCH_WAYS, "params", "param_names")
-                close = get_close_matches(option, self.options, n=1, cutoff=0.82)
-                if not known and close and not option.startswith(("initial_", "max_", "swa_")):
-                    raise unknown_option(f"{where}:", option, self.options)
-            param_group = {**self.defaults, **translated(param_group, where)}
-            lr = param_group["lr"]
-            if isinstance(lr, Schedule):
-                param_group["schedule"] = as_schedule(lr)
-                param_group["schedule_step"] = 0
-                param_group["lr"] = param_group["schedule"](0)
-            for name, start in self.rule.shared.items():
-                present = self.param_groups[0] if self.param_groups else param_group
-                param_group[name] = float(
-                    present.get(name, param_group[start] if isinstance(start, str) else start)
-                )
-            check_bounds(
-                {name: param_group[name] for name in self.options},
-                where=where,
-                defaults=self.options,
-                free=self.rule.equation.hyperparameters.keys() & OPTIONS,
-                own=self.rule.bounds,
-            )
-            lean_state.check(self.rule, param_group, where)
-            if self.rule.check is not None:
-                self.rule.check(param_group)
+            param_group = completed(self, param_group)
         super().add_param_group(param_group)
-        self._plan = None
+        self._changed()
 
     def observe(self, metric: float) -> None:
         """Tell the schedules that listen (``plateau``) a value of the metric, once an epoch."""
@@ -181,43 +156,6 @@ class Optimizer(torch.optim.Optimizer):
 
     step.hooked = True  # type: ignore[attr-defined]  # torch's wrapper costs 6 us; see above
 
-    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            if group.get("schedule") is not None:
-                follow(group, type(self).__name__)
-        plan = self._gathered()
-        norm = math.nan
-        if plan.needs_norm:
-            norm = math.sqrt(sum(bucket.squared_norm() for bucket in plan.buckets))
-        if plan.reduces:
-            settle([b for b in plan.buckets if b.reduces and b.stepped()], norm)
-        for bucket in plan.buckets:
-            bucket.run(norm)
-        if plan.shares:
-            plan.share()
-        return loss
-
-    def _gathered(self) -> Plan:
-        """Return the plan with this step's gradients taken, made anew where it does not fit."""
-        plan = self._plan
-        if plan is not None and plan.fits(self.param_groups, self.state):
-            try:
-                for bucket in plan.buckets:
-                    bucket.gather()
-                return plan
-            except Stale:
-                pass
-        self._plan = None  # should making one fail
-        plan = Plan(self.rule, self.program, self.param_groups, self.state)
-        for bucket in plan.buckets:
-            bucket.gather()
-        self._plan = plan
-        return plan
-
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Let go of the gradients, or fill them with zeros, as torch's."""
         if not set_to_none or is_dynamo_compiling() or torch.autograd._profiler_enabled():  # type: ignore[attr-defined]
@@ -229,10 +167,15 @@ class Optimizer(torch.optim.Optimizer):
 
     # -- what a person asks -------------------------------------------------------------------
 
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps were left out because a gradient was NaN or infinite."""
+        return nonfinite.skipped_steps(self.param_groups)
+
     def gradient_norm(self) -> float:
-        """Return the norm of the gradient over all weights, as it is now."""
+        """Return the norm of the gradient over all weights, those of other processes included."""
         weights = (w for group in self.param_groups for w in group["params"])
-        return math.sqrt(squared_norm([w.grad for w in weights if w.grad is not None]))
+        return gradient_norm(weights, self._ranks)
 
     @property
     def averages(self) -> bool:

@@ -13,6 +13,11 @@ from ravine.engine.program import Program, Stage
 from ravine.rules import Rule
 
 
+def unscale(g, *, grad_scale):
+    """Take the scale of the loss out of the gradient, where a GradScaler has put it in."""
+    return g * (1 / grad_scale)
+
+
 def clip_by_norm(g, *, norm, clip_norm=None):
     """Scale the gradient so that the norm over all weights is at most clip_norm (torch's formula).
 
@@ -111,7 +116,7 @@ AVERAGE = "average"
 """The state that holds the averaged weights; it starts as a copy of the weights."""
 
 
-def _stages(rule: Rule | None) -> list[Stage]:
+def _stages(rule: Rule | None, scaled: bool = False) -> list[Stage]:
     of_rule = []
     if rule is not None:
         of_rule = [
@@ -124,6 +129,7 @@ def _stages(rule: Rule | None) -> list[Stage]:
             )
         ]
     return [
+        *([Stage(Equation(unscale), ("g",), ("g",))] if scaled else []),
         Stage(Equation(clip_by_norm), ("g",), ("g",)),
         Stage(Equation(clip_by_value), ("g",), ("g",)),
         Stage(Equation(ascend), ("g",), ("g",)),
@@ -146,9 +152,10 @@ OPTIONS = frozenset(name for stage in _stages(None) for name in stage.equation.h
 """The hyperparameters that every optimizer has besides its rule's."""
 
 
-def step_program(rule: Rule) -> Program:
+def step_program(rule: Rule, *, scaled: bool = False) -> Program:
     """Return the program of one optimizer step with a rule, over the variables w, g and state.
 
+    ``scaled`` if the gradient is that of a loss times ``grad_scale``.
     A rule that has a hyperparameter of an option's name (``weight_decay``) means it itself: the
     equations with that option are left out.
     """
@@ -156,7 +163,7 @@ def step_program(rule: Rule) -> Program:
     return Program(
         [
             stage
-            for stage in _stages(rule)
+            for stage in _stages(rule, scaled)
             if stage.equation is rule.equation or not own & stage.equation.hyperparameters.keys()
         ],
         private=("g", _BEFORE),

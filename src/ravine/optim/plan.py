@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from operator import is_, itemgetter
 from typing import Any
@@ -13,7 +14,7 @@ from ravine.engine import cpu
 from ravine.engine.choice import Choice, choose
 from ravine.engine.lean import Lean
 from ravine.engine.program import Program
-from ravine.errors import ArgumentError, ArgumentTypeError
+from ravine.errors import ArgumentError, ArgumentTypeError, EquationError
 from ravine.optim import lean_state
 from ravine.optim.buckets import (
     Bucket,
@@ -24,6 +25,7 @@ from ravine.optim.buckets import (
 )
 from ravine.optim.options import AVERAGE
 from ravine.optim.reference_bucket import ReferenceBucket
+from ravine.optim.sharding import Ranks, is_sharded, local, summed_over, total
 from ravine.optim.watched import WatchedState
 from ravine.rules import Rule
 
@@ -39,27 +41,54 @@ class Plan:
         needs_norm: whether a step needs the norm of the whole gradient.
         reduces: whether a step needs sweeps before its last pass.
         shares: whether a step changes numbers of the whole optimizer.
+        skips: whether a step is left out if a gradient is not finite.
+
+    ``ranks`` are those that step the other weights, where none of these says so itself. ``only``
+    this weight is taken, or, without it, all that are not stepped in backward.
     """
 
     def __init__(
-        self, rule: Rule, program: Program, groups: list[Group], state: dict[Tensor, Any]
+        self,
+        rule: Rule,
+        program: Program,
+        groups: list[Group],
+        state: dict[Tensor, Any],
+        ranks: Ranks = (),
+        only: Tensor | None = None,
     ) -> None:
         self.rule = rule
         self.program = program
         self.groups = groups
         self.state = state
+        self.ranks = ranks
         self.waiting: list[Tensor] = []
-        self.needs_norm = "norm" in rule.equation.hyperparameters
+        self.skips = any(group["skip_nonfinite"] for group in groups)
+        self.needs_norm = self.skips or "norm" in rule.equation.hyperparameters
         self.edits: list[str] = []
         with torch.inference_mode(mode=False):  # the state is to be of use outside of it, too
-            self.buckets = self._make_buckets()
+            self.buckets = self._make_buckets(only)
+        self._divided = bool(ranks) or any(bucket.ranks for bucket in self.buckets)
         self.reduces = any(bucket.reduces for bucket in self.buckets)
         self.shares = bool(program.shared)
         self._seen_states = list(state.values())
         self._seen_groups = list(groups)
-        self._seen_params = [list(group["params"]) for group in groups]
+        self._seen_params = [(list(group["params"]), group["skip_nonfinite"]) for group in groups]
         self._seen_forms = list(map(_forms, groups))
         self.edits.clear()
+
+    def squared_norm(self) -> float:
+        """Return the sum of squares of the gradient over all weights, on all ranks."""
+        if not self._divided:
+            return sum([bucket.squared_norm() for bucket in self.buckets])
+        return self._everywhere([bucket.squared_norm() for bucket in self.buckets])
+
+    def count_nonfinite(self) -> int:
+        """Return how many elements of the gradients are NaN or infinite, on all ranks."""
+        return int(self._everywhere([bucket.count_nonfinite() for bucket in self.buckets]))
+
+    def _everywhere(self, parts: Sequence[float]) -> float:
+        ranks = [bucket.ranks or self.ranks for bucket in self.buckets]
+        return total(zip(ranks, parts, strict=True), self.ranks)
 
     def fits(self, groups: list[Group], state: dict[Tensor, Any]) -> bool:
         """Whether groups and state are those of the plan (people do edit them), and nobody waits."""
@@ -74,9 +103,11 @@ class Plan:
         ):
             return False
         # A loop, not all(... for ...): a third of a microsecond at every step.
-        for group, seen in zip(groups, self._seen_params, strict=True):
+        for group, (seen, skips) in zip(groups, self._seen_params, strict=True):
             params = group["params"]
             if len(params) != len(seen) or not all(map(is_, params, seen)):
+                return False
+            if group["skip_nonfinite"] is not skips:
                 return False
         return not self.waiting or all(weight.grad is None for weight in self.waiting)
 
@@ -92,14 +123,22 @@ class Plan:
             for group in self.groups:
                 group.update(zip(self.program.shared, values, strict=True))
 
-    def _make_buckets(self) -> list[Bucket]:
+    def _make_buckets(self, only: Tensor | None) -> list[Bucket]:
         shared: dict[tuple[Any, ...], list[Member]] = {}
         plans: dict[tuple[Any, ...], tuple[str, Any, str]] = {}
         index = -1
         for group in self.groups:
             self.needs_norm |= group["clip_norm"] is not None
+            if self.ranks and sums_model(self.program, group):
+                raise ArgumentError(
+                    f"the rule {self.rule.name} cannot be divided by ZeroRedundancyOptimizer",
+                    expected="a rule without sums over all weights",
+                    do="use torch.distributed.fsdp.fully_shard, which divides every weight",
+                )
             for weight in group["params"]:
                 index += 1
+                if weight is not only and (group["in_backward"] or only is not None):
+                    continue
                 if weight.grad is None and not self.state.get(weight):
                     self.waiting.append(weight)
                     continue
@@ -109,7 +148,8 @@ class Plan:
                 specialised = None
                 if choice.executor != "reference":
                     specialised = self.program.specialise(group)
-                key = (choice, id(specialised), weight.device, *member.forms.items())
+                where = (weight.device, is_sharded(weight), summed_over(weight))
+                key = (choice, id(specialised), *where, *member.forms.items())
                 shared.setdefault(key, []).append(member)
                 plans[key] = (choice.executor, specialised, choice.reason)
         buckets: list[Bucket] = []
@@ -163,25 +203,24 @@ class Plan:
                 value = self._initial(name, weight, group)
                 found = lean_state.put(held, names[name], form, weight, value)
             tensor, scales = found
-            member.state[name] = tensor.detach()
+            member.state[name] = local(tensor.detach())
             member.forms[name] = form if isinstance(form, Lean) else tensor.dtype
             if scales is not None:
                 member.scales[name] = scales
         return member
 
-    def _initial(self, name: str, weight: Tensor, group: Group) -> Tensor:
+    def _initial(self, name: str, weight: Tensor, group: Group) -> Tensor | complex:
         start = "w" if name == AVERAGE else self.rule.initial.get(name, 0.0)
         if start == "w":
             return weight.detach()
         value = float(group[start] if isinstance(start, str) else start)
         # A complex number is two real ones, as for torch.
-        fill = complex(value, value) if weight.is_complex() else value
-        return weight.detach().new_full((), fill, dtype=lean_state.full_type(weight))
+        return complex(value, value) if weight.is_complex() else value
 
 
 def _chosen(program: Program, member: Member) -> Choice:
     """Choose the executor of a weight; the GPU's kernels know no lean formats yet."""
-    choice = choose(program, member.weight, member.group["backend"])
+    choice = choose(program, local(member.weight), member.group["backend"])
     if choice.executor == "gpu" and any(isinstance(f, Lean) for f in member.forms.values()):
         if member.group["backend"] == "gpu":
             raise ArgumentError(
@@ -199,8 +238,8 @@ def _apart(members: list[Member]) -> list[list[Member]]:
     Tied weights may be two parameters over one storage; the threads of one launch would step the
     same memory at once, and a step would be lost.
     """
-    starts = [member.weight.data_ptr() for member in members]
-    spans = [(a, a + m.weight.nbytes) for a, m in zip(starts, members, strict=True)]
+    here = [local(member.weight) for member in members]
+    spans = [(part.data_ptr(), part.data_ptr() + part.nbytes) for part in here]
     ordered = sorted(span for span in spans if span[0] < span[1])
     if all(before[1] <= after[0] for before, after in pairwise(ordered)):
         return [members]
@@ -215,6 +254,29 @@ def _apart(members: list[Member]) -> list[list[Member]]:
             parts.append([])
         parts[part_of[-1]].append(member)
     return parts
+
+
+def sums_model(program: Program, group: Group) -> bool:
+    """Whether a step needs sums over all weights, besides the norm of the gradient."""
+    try:
+        sweeps = program.specialise(group).sweeps
+    except EquationError:  # only the reference can run it, and knows on the way
+        return program.reduces
+    return any(total.of_model for sweep in sweeps for total in sweep.totals)
+
+
+def wants_only_state(optimizer: Any) -> bool:
+    """Whether the first step is only there to have state made: all of lr and gradients are zero.
+
+    `torch.distributed.checkpoint` makes such a step of an optimizer without state. It must not decay
+    weights, average, follow a schedule or be counted.
+    """
+    return (
+        not optimizer.state
+        and not optimizer._ranks  # of those, one may have no weight, and so never any state
+        and all(float(group["lr"]) == 0 for group in optimizer.param_groups)
+        and optimizer.gradient_norm() == 0
+    )
 
 
 def _check_gradient(weight: Tensor) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ravine.engine.functions import host_number
 from ravine.engine.lean import Lean
-from ravine.engine.norm import squared_norm
+from ravine.engine.norm import count_nonfinite, squared_norm
 from ravine.engine.program import Program
 from ravine.engine.reference import Reducing, Unknown, evaluate
 from ravine.errors import EquationError
@@ -18,6 +18,7 @@ from ravine.optim import rounding
 from ravine.optim.buckets import Group, Member, Stale, needed_state
 from ravine.optim.passes import Rows
 from ravine.optim.rows import Numbers
+from ravine.optim.sharding import local_gradients, summed_over
 from ravine.optim.totals import Sweeps, across_processes, different_sums, settled
 
 
@@ -26,6 +27,8 @@ class ReferenceBucket:
 
     def __init__(self, program: Program, members: Sequence[Member], description: str) -> None:
         self.members = members
+        self._params = [member.weight for member in members]
+        self.ranks = summed_over(self._params[0])
         self.numbers = Numbers(members, program.numbers)
         self.description = description
         self.reduces = any(_reduces(program, group) for group in self.numbers.groups)
@@ -41,20 +44,23 @@ class ReferenceBucket:
             missing = needed_state(self._program, member.group).difference(member.state)
             if missing:
                 raise Stale
-        self._gradients = [m.weight.grad for m in self.members]
+        self._gradients = local_gradients(self._params)
         if any(g is not None and g.layout is not torch.strided for g in self._gradients):
             raise Stale
 
     def squared_norm(self) -> float:
         return squared_norm([g for g in self._gradients if g is not None])
 
+    def count_nonfinite(self) -> int:
+        return count_nonfinite(self._gradients)
+
     def stepped(self) -> Sequence[int]:
         return [k for k, gradient in enumerate(self._gradients) if gradient is not None]
 
     @torch.no_grad()
-    def sweeps(self, norm: float) -> Sweeps:
+    def sweeps(self, common: dict[str, float]) -> Sweeps:
         assert self._reducing is not None
-        self._rows = self._counted(self.stepped(), norm)
+        self._rows = self._counted(self.stepped(), common)
         values, row_of = self._rows
         self._totals = [{} for _ in self.members]
         open_ = set(self.stepped())
@@ -86,16 +92,16 @@ class ReferenceBucket:
                 for k in open_:
                     self._totals[k].update(everywhere)
 
-    def _counted(self, stepped: Sequence[int], norm: float) -> Rows:
+    def _counted(self, stepped: Sequence[int], common: dict[str, float]) -> Rows:
         """Count a step and return the values for it, those that a person gave as tensors as numbers."""
-        values, row_of = self.numbers.count(stepped, norm)
+        values, row_of = self.numbers.count(stepped, common)
         names = {*self._program.hyperparameters, *self.numbers.held}
         plain = [{n: host_number(v) for n, v in one.items() if n in names} for one in values]
         return plain, row_of
 
     def _everywhere(self, found: Mapping[int, float]) -> list[float]:
         row = np.array([[found.get(k, 0.0) for k in range(len(self.members))]])
-        sums: list[float] = across_processes([m.weight for m in self.members], row)[0].tolist()
+        sums: list[float] = across_processes(self._params, row)[0].tolist()
         return sums
 
     def _tensors(self, k: int) -> dict[str, Tensor]:
@@ -105,11 +111,11 @@ class ReferenceBucket:
         return rounding.opened(gradient, self.members[k])
 
     @torch.no_grad()
-    def run(self, norm: float) -> None:
+    def run(self, common: dict[str, float]) -> None:
         stepped = self.stepped()
         totals, self._totals = self._totals, None
         rows, self._rows = self._rows, None
-        values, row_of = rows or self._counted(stepped, norm)
+        values, row_of = rows or self._counted(stepped, common)
         keys = self.numbers.keys() if self._lean else [0] * len(self.members)
         new_numbers: dict[int, list[float]] = {}
         for k in stepped:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ravine.engine.lean import Lean, Stored, decode, encode, random_bits, round_to_bfloat16
 from ravine.optim.lean_state import flat
+from ravine.optim.sharding import local
 
 
 class Held(Protocol):
@@ -23,7 +24,7 @@ class Held(Protocol):
 
 def opened(gradient: Tensor, held: Held) -> dict[str, Tensor]:
     """Return weight, gradient and state as equations compute with them: real, float32 at least."""
-    values = {"w": held.weight.detach(), "g": gradient.detach()}
+    values = {"w": local(held.weight).detach(), "g": gradient.detach()}
     for name, tensor in held.state.items():
         form = held.forms[name]
         if isinstance(form, Lean) and form.octaves:
@@ -50,7 +51,7 @@ def store(new: Mapping[str, Tensor], held: Held, key: int) -> None:
     """
     place = 0
     for name, value in new.items():
-        target = held.weight.detach() if name == "w" else held.state[name]
+        target = local(held.weight).detach() if name == "w" else held.state[name]
         form = held.forms[name]
         if not isinstance(form, Lean):
             (torch.view_as_real(target) if target.is_complex() else target).copy_(value)

@@ -44,7 +44,7 @@ def unpacked(
     kept, if it is written the same. A group saved without a schedule (by torch) leaves the present
     one in place, to go on at the steps that its weights have taken.
     """
-    group = with_decay(dict(saved))
+    group = with_decay({**saved, "in_backward": current["in_backward"]})  # as it is run here
     schedule: Schedule
     text = group.get("schedule")
     if text is None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ravine.engine.functions import divide
 from ravine.errors import EquationError
+from ravine.optim.sharding import added_up, summed_over
 
 Sums = np.ndarray[Any, np.dtype[np.float64]]
 Sweeps = Generator[dict[str, float], Mapping[str, float], None]
@@ -20,14 +21,17 @@ Sweeps = Generator[dict[str, float], Mapping[str, float], None]
 def across_processes(weights: Sequence[Tensor], sums: Sums) -> Sums:
     """Return sums with the parts of the weights that other processes hold.
 
-    Every total of a step goes through here before it is used: the place where sharded weights are
-    added up. In one process they are all here.
+    Every total of a step goes through here before it is used.
 
     Args:
         weights: what the sums are over.
         sums: a row for each total, a column for each weight; 0 for a weight without gradient.
     """
-    return sums
+    over = [summed_over(weight) for weight in weights]
+    if not any(over):
+        return sums
+    everywhere = added_up(sums.ravel().tolist(), over * len(sums))
+    return np.array(everywhere).reshape(sums.shape)
 
 
 def settled(weight: Tensor, kind: str, total: float) -> float:
@@ -40,17 +44,17 @@ def settled(weight: Tensor, kind: str, total: float) -> float:
 class Swept(Protocol):
     """What has sweeps to run."""
 
-    def sweeps(self, norm: float) -> Sweeps:
+    def sweeps(self, common: dict[str, float]) -> Sweeps:
         """Run the sweeps of this step."""
 
 
-def settle(buckets: Iterable[Swept], norm: float) -> None:
+def settle(buckets: Iterable[Swept], common: dict[str, float]) -> None:
     """Run the sweeps of all buckets; none goes on with a sum before all have added their part.
 
     Raises:
         EquationError: the buckets ask for different sums.
     """
-    running = dict(enumerate(bucket.sweeps(norm) for bucket in buckets))
+    running = dict(enumerate(bucket.sweeps(common) for bucket in buckets))
     everyone = set(running)
     waiting: dict[int, dict[str, float]] = {}
     parts: dict[str, dict[int, float]] = {}

@@ -174,11 +174,12 @@ def raise_to(a: float, b: float) -> float:
 
 def host_number(value: Any) -> Any:
     """A hyperparameter as Python computes with it: a tensor as its number, in tuples too."""
-    if type(value) is float:
-        return value
-    if isinstance(value, Tensor):
-        return value.item()
-    return tuple(map(host_number, value)) if isinstance(value, (tuple, list)) else value
+    if isinstance(value, (tuple, list)):
+        for one in value:
+            if type(one) is not float:
+                return tuple(map(host_number, value))
+        return value if type(value) is tuple else tuple(value)
+    return value.item() if isinstance(value, Tensor) else value
 
 
 HOST: dict[str, Callable[..., Value]] = FUNCTIONS | {"divide": divide, "raise_to": raise_to}

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from ravine.optim.make import optimizer_class, update_rule
 from ravine.optim.optimizer import Optimizer
-from ravine.rules import RULES
+from ravine.rules import MATRIX_RULES, RULES
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
-    name: optimizer_class(rule, __name__, name) for name, rule in RULES.items()
+    name: optimizer_class(rule, __name__, name)
+    for name, rule in sorted({**RULES, **MATRIX_RULES}.items())
 }
 """Every built-in optimizer by its class name."""
 

@@ -16,6 +16,8 @@ from ravine.schedules import Schedule
 _NOT_NEGATIVE: Bound = ("a number >= 0", lambda x: x >= 0)
 _POSITIVE_OR_NONE: Bound = ("a number > 0, or None", lambda x: x is None or x > 0)
 _FRACTION: Bound = ("a number in [0, 1)", lambda x: 0 <= x < 1)
+_COUNT: Bound = ("a whole number > 0", lambda x: x >= 1 and x == int(x))
+_SIZE: Bound = ("a whole number >= 0", lambda x: x >= 0 and x == int(x))
 _FLAG: Bound = ("True or False", lambda x: isinstance(x, bool))
 
 _ANY: Bound = ("a finite number", lambda _: True)
@@ -30,6 +32,9 @@ BOUNDS: dict[str, Bound] = {
     "eps": _NOT_NEGATIVE,
     "momentum": _NOT_NEGATIVE,
     "weight_decay": _NOT_NEGATIVE,
+    "shampoo_beta": _FRACTION,
+    "precondition_frequency": _COUNT,
+    "max_precond_dim": _SIZE,
     "l1": _NOT_NEGATIVE,
     "l2": _NOT_NEGATIVE,
     "clip_norm": _POSITIVE_OR_NONE,

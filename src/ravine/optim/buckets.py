@@ -136,7 +136,7 @@ class CompiledBucket:
             for w, p in zip(self._weights, self._params, strict=True)
         )
         self._groups = self.numbers.groups
-        self._decisive = itemgetter(*program.decisive)
+        self._decisive = itemgetter(*(program.decisive or ("lr",)))  # it needs one name
         self._decided = [self._decisive(group) for group in self._groups]
 
         first = members[0]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ravine.errors import ArgumentError
 from ravine.optim.buckets import Bucket, Group, Stale
-from ravine.optim.plan import Plan, sums_model, wants_only_state
+from ravine.optim.plan import sums_model, wants_only_state
 from ravine.optim.totals import settle
 
 _COMMON = {"norm": math.nan, "grad_scale": 1.0}
@@ -113,11 +113,10 @@ class InBackward:
                 pass
         refuse_what_needs_all(optimizer)
         group = self._group_of[weight]
-        plan = Plan(optimizer.rule, optimizer.program, [group], optimizer.state, only=weight)
-        (bucket,) = plan.buckets
-        bucket.gather()
-        self._ready[weight] = bucket, optimizer.state[weight]  # not the plan: it knows every state
-        return bucket
+        made: Bucket = optimizer._make_plan([group], weight).buckets[0]
+        made.gather()
+        self._ready[weight] = made, optimizer.state[weight]  # not the plan: it knows every state
+        return made
 
 
 def _weights(optimizer: Any) -> Iterable[tuple[Any, Group]]:

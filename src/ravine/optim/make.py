@@ -9,8 +9,9 @@ from typing import Any, overload
 from ravine.engine.equation import REQUIRED, Equation
 from ravine.optim import signature
 from ravine.optim.evaluation import EvaluatedOptimizer
+from ravine.optim.matrix_optimizer import MatrixOptimizer
 from ravine.optim.optimizer import Optimizer
-from ravine.rules import Rule
+from ravine.rules import MatrixRule, Rule
 from ravine.rules.rule import Bound, Check, Initial
 
 
@@ -18,6 +19,7 @@ def optimizer_class(rule: Rule, module: str, qualname: str) -> type[Optimizer]:
     """Return the optimizer class of a rule, with a signature that `inspect` and IDEs can read."""
     namespace = {"__doc__": rule.doc, "__module__": module, "__qualname__": qualname}
     base = Optimizer if rule.evaluation is None else EvaluatedOptimizer
+    base = MatrixOptimizer if isinstance(rule, MatrixRule) else base
     made: type[Optimizer] = types.new_class(
         rule.name, (base,), {"rule": rule}, lambda scope: scope.update(namespace)
     )

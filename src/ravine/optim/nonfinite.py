@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 from ravine.optim.buckets import Group
-from ravine.optim.options import step_program
 from ravine.optim.plan import Plan
 
 SKIPPED = "skipped_steps"
@@ -45,6 +44,5 @@ def numbers_from_scaler(optimizer: Any) -> dict[str, float] | None:
         return None
     scale = getattr(optimizer, "grad_scale", None)
     if scale is not None and "grad_scale" not in optimizer.program.hyperparameters:
-        optimizer.program = step_program(optimizer.rule, scaled=True)
-        optimizer._plan = None
+        optimizer._read_scaled()
     return {"norm": math.nan, "grad_scale": 1.0 if scale is None else float(scale)}

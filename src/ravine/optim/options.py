@@ -7,6 +7,8 @@ default it returns its input unchanged, and the engine drops it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from ravine.engine.equation import Equation
 from ravine.engine.functions import maximum, minimum, sign, tensor_mean, where
 from ravine.engine.program import Program, Stage
@@ -150,6 +152,20 @@ OPTIONS = frozenset(name for stage in _stages(None) for name in stage.equation.h
     "norm",
 }
 """The hyperparameters that every optimizer has besides its rule's."""
+
+
+def around_matrices(
+    own: Collection[str], *, scaled: bool = False
+) -> tuple[list[Stage], list[Stage]]:
+    """Return the options that change the gradient, and those that change the weight.
+
+    The first of the latter, decay, goes before the rule's own change of the weight. Options that the
+    rule has itself are left out, and `cautious`, for whose gradient there is no memory there.
+    """
+    without = OPTIONS & {*own, "cautious"}
+    stages = [s for s in _stages(None, scaled) if not without & s.equation.hyperparameters.keys()]
+    of_gradient = [stage for stage in stages if stage.writes == ("g",)]
+    return of_gradient, [stage for stage in stages if stage not in of_gradient]
 
 
 def step_program(rule: Rule, *, scaled: bool = False) -> Program:

@@ -140,9 +140,9 @@ class Plan:
                 if weight.grad is None and not self.state.get(weight):
                     self.waiting.append(weight)
                     continue
-                _check_gradient(weight)
+                check_gradient(weight)
                 member = self._member(group, weight, index)
-                choice = _chosen(self.program, member)
+                choice = chosen_executor(self.program, member)
                 specialised = None
                 if choice.executor != "reference":
                     specialised = self.program.specialise(group)
@@ -162,7 +162,7 @@ class Plan:
             description = f"{kind} kernel of {title}: {reason}"
             buckets += [
                 CompiledBucket(self.program, specialised, part, executor(kind), description)
-                for part in _apart(members)
+                for part in apart(members)
             ]
         for bucket in buckets:
             held = {"step": bucket.numbers.steps, **bucket.numbers.held}
@@ -216,7 +216,7 @@ class Plan:
         return complex(value, value) if weight.is_complex() else value
 
 
-def _chosen(program: Program, member: Member) -> Choice:
+def chosen_executor(program: Program, member: Member) -> Choice:
     """Choose the executor of a weight; the GPU's kernels know no lean formats yet."""
     choice = choose(program, local(member.weight), member.group["backend"])
     if choice.executor == "gpu" and any(isinstance(f, Lean) for f in member.forms.values()):
@@ -230,7 +230,7 @@ def _chosen(program: Program, member: Member) -> Choice:
     return choice
 
 
-def _apart(members: list[Member]) -> list[list[Member]]:
+def apart(members: list[Member]) -> list[list[Member]]:
     """Split members so that no two weights of a part share memory, keeping who comes first.
 
     Tied weights may be two parameters over one storage; the threads of one launch would step the
@@ -277,7 +277,7 @@ def wants_only_state(optimizer: Any) -> bool:
     )
 
 
-def _check_gradient(weight: Tensor) -> None:
+def check_gradient(weight: Tensor) -> None:
     gradient = weight.grad
     if gradient is not None and gradient.layout is not torch.strided:
         raise ArgumentTypeError(

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from ravine.engine.program import Program
 from ravine.optim import nonfinite
-from ravine.optim.buckets import Stale
+from ravine.optim.buckets import Group, Stale
 from ravine.optim.following import follow
 from ravine.optim.in_backward import InBackward, refuse_scaler
+from ravine.optim.options import step_program
 from ravine.optim.plan import Plan, wants_only_state
 from ravine.optim.sharding import Ranks
 from ravine.optim.totals import settle
@@ -101,8 +103,18 @@ class Stepping(torch.optim.Optimizer):
         self._plan = None  # should making one fail
         only_state = wants_only_state(self)
         self._follow_schedules()  # state may start as lr
-        plan = Plan(self.rule, self.program, self.param_groups, self.state, self._ranks)
+        plan = self._make_plan()
         for bucket in plan.buckets:
             bucket.gather()
         self._plan = plan
         return None if only_state else plan
+
+    def _make_plan(self, groups: list[Group] | None = None, only: Tensor | None = None) -> Plan:
+        """Return a plan of all groups, or of one weight; see `Plan`."""
+        groups = self.param_groups if groups is None else groups
+        return Plan(self.rule, self.program, groups, self.state, self._ranks, only)
+
+    def _read_scaled(self) -> None:
+        """From now on take gradients that are multiplied by ``grad_scale``."""
+        self.program = step_program(self.rule, scaled=True)
+        self._plan = None

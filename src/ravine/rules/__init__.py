@@ -8,9 +8,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
+from ravine.rules.matrix_rule import MatrixRule
 from ravine.rules.rule import Rule, rule
 
-__all__ = ["RULES", "Rule", "rule"]
+__all__ = ["MATRIX_RULES", "RULES", "MatrixRule", "Rule", "rule"]
 
 
 def _found() -> dict[str, Rule]:
@@ -22,5 +23,10 @@ def _found() -> dict[str, Rule]:
     return dict(sorted(rules.items()))
 
 
-RULES: dict[str, Rule] = _found()
-"""Every rule of this folder, by the name of its optimizer class."""
+_ALL = _found()
+
+MATRIX_RULES: dict[str, MatrixRule] = {k: r for k, r in _ALL.items() if isinstance(r, MatrixRule)}
+"""The rules of this folder that compute with whole matrices, by the name of their class."""
+
+RULES: dict[str, Rule] = {name: rule for name, rule in _ALL.items() if name not in MATRIX_RULES}
+"""The rules that are one equation of scalars, by the name of their optimizer class."""

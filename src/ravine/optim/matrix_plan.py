@@ -1,0 +1,236 @@
+"""How the weights of a matrix optimizer are stepped: stacks of one shape, and AdamW for the rest."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from ravine.engine.choice import Choice
+from ravine.engine.functions import host_number
+from ravine.engine.program import Program
+from ravine.errors import ArgumentError, ShapeError
+from ravine.optim import lean_state
+from ravine.optim.buckets import Bucket, CompiledBucket, Group, Member
+from ravine.optim.matrix_bucket import MatrixBucket, computed_dtype, stack_of
+from ravine.optim.matrix_programs import MatrixPrograms
+from ravine.optim.options import AVERAGE
+from ravine.optim.plan import Plan, apart, check_gradient, chosen_executor, executor
+from ravine.optim.reference_bucket import ReferenceBucket
+from ravine.optim.routing import Routed, obstacle
+from ravine.optim.sharding import Ranks
+from ravine.optim.watched import WatchedState
+from ravine.rules import Rule
+from ravine.rules.matrix_rule import Kept, MatrixCall, Stacked, matrices
+
+
+class MatrixPlan(Plan):
+    """The weights of a matrix optimizer in buckets; those its rule does not take as in any `Plan`.
+
+    Args:
+        programs: the passes of the matrix rule.
+        rule: that of the other weights.
+        program: the same as a program.
+        groups: all groups.
+        state: the optimizer's.
+        defaults: the options of the other weights' rule.
+        ranks: see `Plan`.
+        only: see `Plan`.
+    """
+
+    def __init__(
+        self,
+        programs: MatrixPrograms,
+        rule: Rule,
+        program: Program,
+        groups: list[Group],
+        state: dict[Tensor, Any],
+        defaults: Mapping[str, Any],
+        ranks: Ranks = (),
+        only: Tensor | None = None,
+    ) -> None:
+        self.programs = programs
+        self.defaults = defaults
+        super().__init__(rule, program, groups, state, ranks, only)
+        self._seen = [self._decided(group) for group in groups]
+
+    def _make_buckets(self, only: Tensor | None) -> list[Bucket]:
+        rule = self.programs.rule
+        mine: list[tuple[Group, Tensor]] = []
+        rest: list[Group] = []
+        for group in self.groups:
+            self.needs_norm |= group["clip_norm"] is not None
+            others = []
+            taken = [] if group["in_backward"] else group["params"]
+            for weight in taken if only is None else [only]:
+                if obstacle(rule, group, weight):
+                    others.append(weight)
+                else:
+                    mine.append((group, weight))
+            if others:
+                rest.append(cast("Group", Routed(group, others, self.defaults)))
+        groups, self.groups = self.groups, rest
+        try:
+            buckets = super()._make_buckets(only) if rest else []
+        finally:
+            self.groups = groups
+        return [*self._matrix_buckets(mine), *buckets]
+
+    def fits(self, groups: list[Group], state: dict[Tensor, Any]) -> bool:
+        """Whether groups and state are those of the plan, with the same routes and shapes of state."""
+        return super().fits(groups, state) and [self._decided(g) for g in groups] == self._seen
+
+    def _decided(self, group: Group) -> list[Any]:
+        """Return what decides where the weights of a group go, and the shapes of their state."""
+        starts = [kept.start for kept in self.programs.rule.kept.values() if kept.start]
+        names = {name: None for start in starts for name in matrices(start).hyperparameters}
+        return [group.get("matrix"), *(host_number(group[name]) for name in names)]
+
+    def _matrix_buckets(self, weights: Sequence[tuple[Group, Tensor]]) -> list[Bucket]:
+        alike: dict[tuple[Any, ...], list[Member]] = defaultdict(list)
+        choices: dict[tuple[Any, ...], list[Choice]] = {}
+        rest = sum(len(group["params"]) for group in self.groups)  # at most; each has its own place
+        for index, (group, weight) in enumerate(weights, start=rest):
+            if weight.grad is None and not self.state.get(weight):
+                self.waiting.append(weight)
+                continue
+            check_gradient(weight)
+            member = Member(weight, group, {}, self._steps(weight), {}, index)
+            form = member.forms["w"] = lean_state.weight_form(weight, group)
+            chosen = [chosen_executor(program, member) for program in self.programs.programs]
+            left = self.programs.specialised(group)
+            layout = (weight.device, weight.dtype, form, weight.shape, weight.stride())
+            averaged = group["average"] is not None
+            key = (*chosen, *map(id, left), *layout, averaged, *self._decided(group))
+            alike[key].append(member)
+            choices[key] = chosen
+        parts = [(choices[key], part) for key, members in alike.items() for part in apart(members)]
+        memory = _Scratch()
+        for _, members in parts:
+            memory.reserve(members[0].weight, len(members), self.programs.rule.scratch)
+        return [self._matrix_bucket(chosen, members, memory) for chosen, members in parts]
+
+    def _matrix_bucket(
+        self, choices: Sequence[Choice], members: Sequence[Member], memory: _Scratch
+    ) -> Bucket:
+        rule = self.programs.rule
+        group, first = members[0].group, members[0].weight
+        stacks: dict[str, Stacked] = {
+            name: memory.stack(name, first, len(members)) for name in rule.scratch
+        }
+        for name, kept in rule.kept.items():
+            stacks[name] = self._state_stack(kept, group, members)
+        if group["average"] is not None:
+            copies = [member.weight.detach() for member in members]
+            stacks[AVERAGE] = self._stack(AVERAGE, members, copies)
+        for name, stack in stacks.items():
+            if isinstance(stack, Tensor) and stack.shape[1:] == first.shape:
+                for member, item in zip(members, stack, strict=True):
+                    member.state[name], member.forms[name] = item, item.dtype
+        passes: list[Any] = []
+        remaining = iter(choices)
+        for step in self.programs.steps:
+            if isinstance(step, Program):
+                passes.append(_elementwise(step, next(remaining), members))
+            else:
+                passes.append(step)
+        kind = choices[0].executor
+        calls = [s.function.__name__ for s in self.programs.steps if isinstance(s, MatrixCall)]
+        description = (
+            f"{rule.name} of {len(members)} x {tuple(first.shape)}: "
+            f"{kind} passes around {', '.join(calls)}: {choices[0].reason}"
+            f"{lean_state.words(members[0].forms, group)}"
+        )
+        bucket = MatrixBucket(passes, stacks, description)
+        for member, number in zip(members, bucket.numbers.steps, strict=True):
+            state = {**self.state[member.weight], "step": number}
+            self.state[member.weight] = WatchedState(state, self.edits)
+        return bucket
+
+    def _steps(self, weight: Tensor) -> float:
+        held = self.state[weight]
+        # torch's Muon counts no steps, but its buffer tells that there has been one.
+        return float(held.get("step", 1 if any(v is not None for v in held.values()) else 0))
+
+    def _state_stack(self, kept: Kept, group: Group, members: Sequence[Member]) -> Stacked:
+        """Return a state of all weights in one piece of memory, of which each holds its item."""
+        first = members[0].weight
+        if kept.start is None:
+            return self._stack(kept.name, members, [None] * len(members))
+        like = torch.empty(0, dtype=computed_dtype(first), device=first.device)
+        named = {name: host_number(group[name]) for name in matrices(kept.start).hyperparameters}
+        start = kept.start(tuple(first.shape), like, **named)
+        if not isinstance(start, tuple):
+            return (
+                None if start is None else self._stack(kept.name, members, [start] * len(members))
+            )
+        found = []
+        for k, one in enumerate(start):
+            name = f"{kept.name}_{k}"
+            late = [m.weight for m in members if m.steps and name not in self.state[m.weight]]
+            if one is not None and late:
+                raise ArgumentError(
+                    f"the state lacks {name!r}, which {self.programs.rule.name} keeps from the "
+                    "first step on",
+                    got=f"a weight of shape {tuple(late[0].shape)} with other state",
+                    do="leave the options that shape the state as they were, or delete "
+                    "optimizer.state[weight] to begin anew",
+                )
+            found.append(None if one is None else self._stack(name, members, [one] * len(members)))
+        return tuple(found)
+
+    def _stack(
+        self, name: str, members: Sequence[Member], starts: Sequence[Tensor | None]
+    ) -> Tensor:
+        """Return a stack of what the state holds, or of the start where it holds nothing."""
+        like, start = members[0].weight, starts[0]
+        stack = stack_of(
+            like if start is None or start.shape == like.shape else start, len(members)
+        )
+        for item, member, start in zip(stack, members, starts, strict=True):
+            state = self.state[member.weight]
+            held = state.get(name)
+            if held is None:
+                item.zero_() if start is None else item.copy_(start)
+            elif held.shape != item.shape:
+                raise ShapeError(
+                    f"the state {name!r} does not fit its weight",
+                    got=f"shape {tuple(held.shape)}",
+                    expected=f"shape {tuple(item.shape)}",
+                    do="delete optimizer.state[weight] where a weight gets another shape, or where "
+                    "an option changes that of the state",
+                )
+            else:
+                item.copy_(held)
+            state[name] = item
+        return stack
+
+
+def _elementwise(program: Program, choice: Choice, members: Sequence[Member]) -> Bucket:
+    if choice.executor == "reference":
+        return ReferenceBucket(program, members, choice.reason)
+    specialised = program.specialise(members[0].group)
+    made = executor(choice.executor)
+    return CompiledBucket(program, specialised, members, made, choice.reason)
+
+
+class _Scratch:
+    """Memory for the variables of one step: as large as the largest stack needs, used by all."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[tuple[Any, ...], int] = {}
+        self._memory: dict[tuple[Any, ...], Tensor] = {}
+
+    def reserve(self, weight: Tensor, count: int, names: Sequence[str]) -> None:
+        for name in names:
+            key = (name, weight.device, computed_dtype(weight))
+            self._sizes[key] = max(self._sizes.get(key, 0), count * weight.numel())
+
+    def stack(self, name: str, weight: Tensor, count: int) -> Tensor:
+        key = (name, weight.device, computed_dtype(weight))
+        if key not in self._memory:
+            self._memory[key] = torch.empty(self._sizes[key], dtype=key[2], device=key[1])
+        return stack_of(weight, count, self._memory[key])

@@ -274,3 +274,7 @@ ROWS: list[Row] = [
         )
     ),
 ]
+
+from loss_table_classes import CLASS_ROWS  # noqa: E402 (needs what is above)
+
+ROWS += CLASS_ROWS

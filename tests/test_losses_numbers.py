@@ -38,7 +38,8 @@ def wide(y):
 
 def amounts(row: Row, x, y):
     """Return what each sample adds to what the mean divides by."""
-    if row.rows and "class_weight" in row.options and not y.is_floating_point():
+    counts = y.is_floating_point() or "counts" in row.extra
+    if row.rows and "class_weight" in row.options and not counts:
         return torch.tensor(row.options["class_weight"], dtype=WIDE)[y]
     return torch.ones(x.shape[:-1] if row.rows else x.shape, dtype=WIDE)
 

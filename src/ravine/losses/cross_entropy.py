@@ -58,6 +58,8 @@ DOC = """Cross-entropy of logits with classes, or with probabilities of the clas
 class CrossEntropyRows:
     """The rows of cross-entropy."""
 
+    takes_soft = True
+
     def check_options(self, values: Mapping[str, Any]) -> None:
         smoothing = values["label_smoothing"]
         if not (isinstance(smoothing, (int, float)) and 0 <= smoothing <= 1):

@@ -20,6 +20,9 @@ from ravine.losses.kernels.target_scan import total
 class Rows(Protocol):
     """The formula of a row loss; tensors are (rows, classes), (rows,) or (rows, classes), (rows,)."""
 
+    takes_soft: bool
+    """Whether a target may be (rows, classes) in a float type, instead of classes."""
+
     def check_options(self, values: Mapping[str, Any]) -> None:
         """Raise for an option out of its bounds."""
 
@@ -49,6 +52,31 @@ class Rows(Protocol):
         gradient: Tensor | None,
     ) -> Tensor:
         """Return the same on the CPU; fill the gradient, times ``scale``, if it is given."""
+
+
+class PlainRows(Rows, Protocol):
+    """Rows for which no kernel pays: the reference is all there is."""
+
+    takes_soft: bool = False
+
+    def kernel(
+        self,
+        scores: Tensor,
+        target: Tensor,
+        factor: Tensor | None,
+        options: Mapping[str, Any],
+        scale: float,
+        gradient: Tensor | None,
+    ) -> Tensor:
+        if gradient is None:
+            return self.reference(scores, target, factor, options)
+        with torch.enable_grad():
+            leaf = scores.requires_grad_()
+            losses = self.reference(leaf, target, factor, options)
+            (found,) = torch.autograd.grad((losses * scale).sum(), leaf)
+        # Autograd gives `where` a slope of 0 or 1 at NaN.
+        gradient.copy_(found.masked_fill(losses.isnan()[:, None], torch.nan))
+        return losses.detach()
 
 
 class FusedRows(torch.autograd.Function):

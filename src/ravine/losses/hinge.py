@@ -36,6 +36,8 @@ def binary_hinge(x, y):
 class CrammerSinger:
     """The rows of the multi-class hinge loss."""
 
+    takes_soft = False
+
     def check_options(self, values: Mapping[str, Any]) -> None:
         """There are none."""
 
@@ -125,7 +127,8 @@ class Hinge:
         0.0
 
     Differs from: Keras turns labels {0, 1} into {-1, +1} when a whole batch happens to be binary;
-    here {0, 1} is an error. torch's ``multi_margin_loss`` is Weston-Watkins divided by K. Keras's
+    here {0, 1} is an error. torch's ``multi_margin_loss`` is Weston-Watkins divided by K, which is
+    `multi_margin` here, a loss of its own because it has other options. Keras's
     ``CategoricalHinge`` gives 2 in the second example.
 
     Source: Cortes & Vapnik 1995; Crammer & Singer 2001.

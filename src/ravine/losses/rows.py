@@ -81,6 +81,12 @@ class RowLoss:
         soft = target.is_floating_point()
         if soft and not last and target.shape == input.shape:
             target = target.movedim(dim, -1)
+        if soft and not self.rows.takes_soft:
+            raise ArgumentTypeError(
+                f"{name}: targets are classes",
+                got=f"a target of type {target.dtype}",
+                expected=f"integers of shape {tuple(shape)}",
+            )
         _check_target(name, input, target, scores.shape if soft else shape, dim)
         check_not_empty(name, shape.numel(), reduction, normalizer)
         if classes == 0:

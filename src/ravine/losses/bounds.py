@@ -26,6 +26,7 @@ def _learned(x: Any) -> bool:
 NOT_NEGATIVE: Bound = (lambda x: _number(x) and x >= 0, "a finite number >= 0")
 POSITIVE_OR_TENSOR: Bound = (_learned, "a finite number > 0, or a float tensor of one such number")
 INTEGER: Bound = (lambda x: isinstance(x, int) and not isinstance(x, bool), "an integer")
+INTEGER_OR_NONE: Bound = (lambda x: x is None or INTEGER[0](x), "an integer or None")
 SWITCH: Bound = (lambda x: isinstance(x, bool), "True or False")
 
 

@@ -44,7 +44,7 @@ DOC = """Categorical focal loss: cross-entropy that counts little where the clas
         >>> from ravine.losses import categorical_focal
         >>> x, y = torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([0])
         >>> round(categorical_focal(x, y, gamma=2.0).item(), 6)
-        0.010868
+        0.010869
 
     Differs from: Keras takes probabilities unless told otherwise, clips them at 1e-7, and has
     alpha = 0.25. The binary focal loss of torchvision and kornia has two alphas, one for each label.

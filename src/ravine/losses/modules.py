@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ravine.errors import unknown_option
 from ravine.losses.arguments import check_reduction
+from ravine.losses.samples import SampleLoss
 
 
 class LossFunction(Protocol):
@@ -85,7 +86,29 @@ class LossModule(torch.nn.Module):
         return self.expression()
 
 
-def module_class(function: LossFunction, home: str) -> type[LossModule]:
+class SampleLossModule(LossModule):
+    """A loss of other tensors than (input, target), which come in the order of its function."""
+
+    def forward(  # type: ignore[override]
+        self,
+        *tensors: Tensor,
+        weight: Tensor | None = None,
+        normalizer: float | Tensor | None = None,
+        **named: Tensor,
+    ) -> Tensor:
+        """Return the loss; see the function of the same name."""
+        result: Tensor = type(self).function(
+            *tensors,
+            weight=weight,
+            reduction=self.reduction,
+            normalizer=normalizer,
+            **self.hyperparameters,
+            **named,
+        )
+        return result
+
+
+def module_class(function: LossFunction | SampleLoss, home: str) -> type[LossModule]:
     """Return the module class of a loss function."""
     namespace = {
         "__doc__": function.__doc__,
@@ -93,7 +116,8 @@ def module_class(function: LossFunction, home: str) -> type[LossModule]:
         "__qualname__": function.module,
         "function": function,
     }
-    made = type(function.module, (LossModule,), namespace)
+    base = SampleLossModule if isinstance(function, SampleLoss) else LossModule
+    made = type(function.module, (base,), namespace)
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     made.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [

@@ -1,0 +1,139 @@
+"""How much a predicted mask and the true one overlap: what dice and Tversky losses are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ravine.errors import ArgumentError, ArgumentTypeError, ShapeError, TargetError
+from ravine.losses.arguments import check_device, check_input, check_is_tensor, readable
+from ravine.losses.class_arguments import check_classes, class_numbers
+
+
+def tversky_distance(
+    input: Tensor,
+    target: Tensor,
+    values: Mapping[str, Any],
+    *,
+    alpha: float,
+    beta: float,
+    smooth: float,
+    name: str,
+) -> Tensor:
+    """Return 1 - Tversky index of each sample, as wrong / (right + wrong + smooth).
+
+    So every digit of an almost perfect prediction is there. If nothing is there to be found and
+    nothing was, with smooth 0, it is 0.
+    """
+    dim = values["dim"]
+    if dim is None:
+        kept = target != values["ignore_index"]
+        x, y = torch.where(kept, input, 0.0), torch.where(kept, target, 0).to(input.dtype)
+        p, miss = (torch.where(kept, z.sigmoid(), 0.0).flatten(1) for z in (x, -x))
+        y = y.flatten(1)
+    else:
+        p, miss, y = _classes(input, target, dim, values["ignore_index"])
+    right, excess, missed = (p * y).sum(1), (p * (1 - y)).sum(1), (miss * y).sum(1)
+    wrong = alpha * excess + beta * missed
+    whole = right + wrong + smooth
+    found = torch.where(whole == 0, 0.0, wrong / torch.where(whole == 0, 1.0, whole))
+    if dim is None:
+        return found
+    shares = class_numbers(name, "class_weight", values["class_weight"], p)
+    return found.mean(1) if shares is None else (found * shares).sum(1) / shares.sum()
+
+
+def _classes(
+    input: Tensor, target: Tensor, dim: int, ignore_index: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return p, 1 - p to the last digit, and the target, each (samples, places, classes)."""
+    x = input.movedim(dim, -1)
+    classes = x.shape[-1]
+    if target.is_floating_point():
+        y = target.movedim(dim, -1)
+        kept = torch.ones_like(y[..., :1], dtype=torch.bool)
+    else:
+        kept = (target != ignore_index)[..., None]
+        y = torch.where(kept, target[..., None] == torch.arange(classes, device=x.device), False)
+    x = torch.where(kept, x, 0.0)
+    largest = x.argmax(-1, keepdim=True)
+    top = x.gather(-1, largest)
+    e = torch.where((x == top) & x.isinf(), 0.0, x - top).exp()
+    others = e.scatter(-1, largest, 0.0).sum(-1, keepdim=True)
+    is_largest = largest == torch.arange(classes, device=x.device)
+    miss = torch.where(is_largest, others, 1 - e + others) / (1 + others)
+    p = e / (1 + others)
+    shape = (len(x), -1, classes) if x.numel() else (len(x), 0, classes)
+    return tuple(  # type: ignore[return-value]
+        z.reshape(shape)
+        for z in (torch.where(kept, p, 0.0), torch.where(kept, miss, 0.0), y.to(x.dtype))
+    )
+
+
+def check_masks(name: str, tensors: tuple[Tensor, ...], values: Mapping[str, Any]) -> torch.Size:
+    """Return (N,); raise unless input and target fit each other."""
+    input, target = tensors
+    check_input(name, input)
+    check_is_tensor(name, target)
+    check_device(name, "target", target, input)
+    if target.is_complex():
+        raise ArgumentTypeError(f"{name}: the target cannot be complex", got=str(target.dtype))
+    dim, shape = values["dim"], input.shape
+    got = f"input {tuple(shape)}, target {tuple(target.shape)} {target.dtype}"
+    if input.ndim < 2:
+        raise ShapeError(f"{name}: input is a batch of masks", got=got, expected="(N, ...)")
+    if dim is None:
+        if values["class_weight"] is not None:
+            raise ArgumentError(f"{name}: class_weight goes with dim=, for classes")
+        if target.shape != shape:
+            raise ShapeError(
+                f"{name}: input and target differ in shape",
+                got=got,
+                expected="the same shape; nothing is broadcast",
+                do="for integer classes say which dimension of the input they are: dim=1",
+            )
+        return shape[:1]
+    if not -input.ndim <= dim < input.ndim or dim in (0, -input.ndim):
+        raise ShapeError(
+            f"{name}: there is no dimension {dim} for the classes",
+            got=got,
+            expected="one after the first, which is the samples",
+        )
+    dim %= input.ndim
+    wanted = shape if target.is_floating_point() else shape[:dim] + shape[dim + 1 :]
+    if target.shape != wanted:
+        raise ShapeError(
+            f"{name}: input and target do not fit each other",
+            got=got,
+            expected=f"a target {tuple(wanted)}; the classes are dimension {dim} of the input",
+        )
+    if shape[dim] == 0:
+        raise ShapeError(f"{name}: there are no classes", got=got)
+    shares = class_numbers(name, "class_weight", values["class_weight"], input.movedim(dim, -1))
+    if shares is not None and readable(shares) and not bool(shares.sum() > 0):
+        raise ArgumentError(f"{name}: class_weight is 0 for every class")
+    return shape[:1]
+
+
+def check_mask_values(name: str, tensors: tuple[Tensor, ...], values: Mapping[str, Any]) -> None:
+    """Raise `TargetError` for the first class out of range, or share that is not in 0 .. 1."""
+    input, target = tensors[0], tensors[1].detach()
+    if not readable(target) or target.dtype is torch.bool:
+        return
+    if values["dim"] is not None and not target.is_floating_point():
+        check_classes(name, target, input.shape[values["dim"]], values["ignore_index"])
+        return
+    wrong = ~((target >= 0) & (target <= 1))
+    if values["dim"] is None:
+        wrong &= target != values["ignore_index"]
+    if bool(wrong.any()):
+        position = wrong.nonzero()[0].tolist()
+        raise TargetError(
+            f"{name}: a target is outside of what the loss is defined for",
+            where=f"target[{', '.join(map(str, position))}]",
+            got=repr(target[tuple(position)].item()),
+            expected="0, 1 or a number between",
+        )

@@ -1,0 +1,152 @@
+"""Losses of whole samples: pairs and triplets of vectors, images with their masks.
+
+Such a loss is a function of its tensors that returns one number for each sample, by plain PyTorch
+operations in float32 or float64; so every transform and every order of derivative is autograd's. The
+cost is that of a matrix product, or of a few passes over what is small beside the network. Here is
+what all of them share: names and number of the tensors, sample weights, reductions.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ravine.errors import ArgumentTypeError, unknown_option
+from ravine.losses.arguments import (
+    check_not_empty,
+    check_reduction,
+    check_weight,
+    needs_gradient,
+    plain_only,
+)
+from ravine.losses.bounds import check_bounds
+from ravine.losses.loss import Bound
+
+Tensors = tuple[Tensor, ...]
+Values = Mapping[str, Any]
+
+
+class SampleLoss:
+    """A loss ``equation(*tensors, counts, *, hyperparameters) -> one loss a sample``.
+
+    Args:
+        module: the name of its `torch.nn.Module`.
+        equation: the formula, on tensors in the type of the arithmetic. ``counts`` says which samples
+            have a weight that is not 0; None if there are no weights.
+        check: (name, tensors, hyperparameters) -> the shape of the samples, with which every tensor's
+            shape begins; raises where shapes and types do not fit.
+        check_values: (name, tensors, hyperparameters), raises for targets that cannot be used. What
+            belongs to left out samples is 0 there.
+        bounds: hyperparameter -> (test, the bound in words).
+    """
+
+    def __init__(
+        self,
+        module: str,
+        equation: Callable[..., Tensor],
+        check: Callable[[str, Tensors, Values], torch.Size],
+        check_values: Callable[[str, Tensors, Values], None] | None,
+        bounds: Mapping[str, Bound],
+    ) -> None:
+        self.module = module
+        self.equation = equation
+        self.check = check
+        self.check_values = check_values
+        self.bounds = bounds
+        self.__name__ = equation.__name__
+        self.__doc__ = equation.__doc__
+        parameters = inspect.signature(equation).parameters.values()
+        self.inputs = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY][:-1]
+        self.hyperparameters = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def settle(self, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all hyperparameters, checked against their bounds."""
+        for option in hyperparameters:
+            if option not in self.hyperparameters:
+                known = [*self.hyperparameters, "weight", "reduction", "normalizer"]
+                raise unknown_option(self.__name__, option, known)
+        values = {**self.hyperparameters, **hyperparameters}
+        check_bounds(self.__name__, values, self.bounds)
+        return values
+
+    def __call__(
+        self,
+        *tensors: Tensor,
+        weight: Tensor | None = None,
+        reduction: str = "mean",
+        normalizer: float | Tensor | None = None,
+        **options: Any,
+    ) -> Tensor:
+        name = self.__name__
+        while len(tensors) < len(self.inputs) and self.inputs[len(tensors)] in options:
+            tensors = (*tensors, options.pop(self.inputs[len(tensors)]))
+        values = self.settle(options)
+        check_reduction(name, reduction, normalizer)
+        if len(tensors) != len(self.inputs):
+            raise ArgumentTypeError(
+                f"{name}: takes {len(self.inputs)} tensors",
+                got=f"{len(tensors)}",
+                expected=", ".join(self.inputs),
+            )
+        shape = self.check(name, tensors, values)
+        check_not_empty(name, shape.numel(), reduction, normalizer)
+        factor = None if weight is None else check_weight(name, weight, shape, tensors[0])
+        losses = self._losses(tensors, factor, values)
+        if reduction == "none":
+            return losses
+        total = losses.sum()
+        if reduction == "sum":
+            return total
+        if normalizer is not None:
+            return total / normalizer
+        if factor is None:
+            return total / shape.numel()
+        amount = factor.sum(dtype=total.dtype)
+        return torch.where(amount > 0, total / torch.where(amount > 0, amount, 1.0), 0.0)
+
+    def _losses(self, tensors: Tensors, factor: Tensor | None, values: Values) -> Tensor:
+        """Return the loss of each sample times its weight."""
+        first = tensors[0]
+        wide = torch.float64 if first.dtype is torch.float64 else torch.float32
+        tensors = tuple(t.to(wide) if t.is_floating_point() else t for t in tensors)
+        counts = kept = None
+        if factor is not None:
+            counts = kept = factor != 0
+            if needs_gradient(factor) or plain_only(factor):
+                # The slope by a weight of 0 is the loss, where there is one.
+                finite = [t.isfinite().reshape(*factor.shape, -1).all(-1) for t in tensors]
+                kept = counts | torch.stack(finite).all(0)
+            # What is left out must not reach the formula: 0 * NaN on the way back is NaN.
+            tensors = tuple(
+                torch.where(kept.reshape(kept.shape + (1,) * (t.ndim - kept.ndim)), t, 0)
+                for t in tensors
+            )
+        if self.check_values is not None:
+            self.check_values(self.__name__, tensors, values)
+        kind = first.device.type
+        narrow = kind != "meta" and torch.is_autocast_enabled(kind)
+        # Autocast would take matrix products out of float32.
+        with torch.autocast(kind, enabled=False) if narrow else nullcontext():
+            losses = self.equation(*tensors, counts, **values)
+        if factor is None or kept is None:
+            return losses
+        return torch.where(kept, factor.to(wide) * losses, 0.0)
+
+    def __repr__(self) -> str:
+        return f"<loss {self.__name__}>"
+
+
+def sample_loss(
+    module: str,
+    *,
+    check: Callable[[str, Tensors, Values], torch.Size],
+    check_values: Callable[[str, Tensors, Values], None] | None = None,
+    bounds: Mapping[str, Bound] | None = None,
+) -> Callable[[Callable[..., Tensor]], SampleLoss]:
+    """Make a `SampleLoss` of the function below; see there for the arguments."""
+    return lambda equation: SampleLoss(module, equation, check, check_values, bounds or {})

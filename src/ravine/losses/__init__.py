@@ -8,7 +8,8 @@ Every loss takes (input, target), and by keyword its hyperparameters, ``weight``
 >= 0; the mean is the weighted mean, so that a weight of 0 leaves a sample out), ``reduction`` ("mean",
 "sum", "none") and ``normalizer`` (what the sum is divided by instead of the weights' sum, for exact
 means under gradient accumulation). Losses of float16 and bfloat16 input are computed, and returned, in
-float32. Nothing is broadcast. A loss is added by adding a file; `LOSSES` finds it.
+float32. Nothing is broadcast. `triplet` and `contrastive` take other tensors than (input,
+target), in the order of their documentation. A loss is added by adding a file; `LOSSES` finds it.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def dice(
         >>> from ravine.losses import dice
         >>> x, y = torch.tensor([[9.0, 9.0, -9.0]]), torch.tensor([[1, 0, 0]])
         >>> round(dice(x, y, smooth=0.0).item(), 4)
-        0.3333
+        0.3334
         >>> round(dice(x.reshape(1, -1), y.reshape(1, -1)).item(), 4)  # over the whole batch
         0.25
 

@@ -22,11 +22,12 @@ def tversky_distance(
     beta: float,
     smooth: float,
     name: str,
+    gamma: float = 1.0,
 ) -> Tensor:
-    """Return 1 - Tversky index of each sample, as wrong / (right + wrong + smooth).
+    """Return (1 - Tversky index)^gamma of each sample, the mean over classes where there are some.
 
-    So every digit of an almost perfect prediction is there. If nothing is there to be found and
-    nothing was, with smooth 0, it is 0.
+    1 - index is computed as wrong / (right + wrong + smooth), which has every digit of an almost
+    perfect prediction. If there is nothing to be found and nothing was, with smooth 0, it is 0.
     """
     dim = values["dim"]
     if dim is None:
@@ -40,6 +41,9 @@ def tversky_distance(
     wrong = alpha * excess + beta * missed
     whole = right + wrong + smooth
     found = torch.where(whole == 0, 0.0, wrong / torch.where(whole == 0, 1.0, whole))
+    if gamma != 1:
+        perfect = found == 0  # a root has no slope there
+        found = torch.where(perfect, 0.0, torch.where(perfect, 1.0, found) ** gamma)
     if dim is None:
         return found
     shares = class_numbers(name, "class_weight", values["class_weight"], p)

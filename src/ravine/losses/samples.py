@@ -96,7 +96,7 @@ class SampleLoss:
         shape = self.check(name, tensors, values)
         check_not_empty(name, shape.numel(), reduction, normalizer)
         factor = None if weight is None else check_weight(name, weight, shape, tensors[0])
-        losses = self._losses(tensors, factor, values)
+        losses = self._losses(tensors, factor, values, shape)
         if reduction == "none":
             return losses
         total = losses.sum()
@@ -109,7 +109,9 @@ class SampleLoss:
         amount = factor.sum(dtype=total.dtype)
         return torch.where(amount > 0, total / torch.where(amount > 0, amount, 1.0), 0.0)
 
-    def _losses(self, tensors: Tensors, factor: Tensor | None, values: Values) -> Tensor:
+    def _losses(
+        self, tensors: Tensors, factor: Tensor | None, values: Values, shape: torch.Size
+    ) -> Tensor:
         """Return the loss of each sample times its weight."""
         first = tensors[0]
         wide = torch.float64 if first.dtype is torch.float64 else torch.float32
@@ -126,6 +128,9 @@ class SampleLoss:
                 torch.where(kept.reshape(kept.shape + (1,) * (t.ndim - kept.ndim)), t, 0)
                 for t in tensors
             )
+        if not shape.numel():
+            zero = torch.stack([t.sum() for t in tensors if t.is_floating_point()]).sum()
+            return zero.expand(shape)
         if self.check_values is not None:
             self.check_values(self.__name__, tensors, values)
         kind = first.device.type

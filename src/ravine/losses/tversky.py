@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ravine.losses.bounds import INTEGER, INTEGER_OR_NONE, NOT_NEGATIVE
@@ -45,7 +44,7 @@ def tversky(
         p    = sigmoid(input), or the softmax over ``dim``
         T    = (sum p y + smooth) / (sum p y + alpha sum p (1 - y) + beta sum (1 - p) y + smooth)
         loss = (1 - T)^gamma
-        with ``dim`` 1 - T is a mean over the classes; sums over all places of a sample
+        with ``dim`` the mean of this over the classes; sums over all places of a sample
 
     Args:
         input: logits (N, ...), any float type.
@@ -76,17 +75,13 @@ def tversky(
         0.2308
 
     Differs from: Abraham and Khan's focal Tversky loss calls the price of false negatives alpha, and
-    has the exponent 1 / gamma, for each class.
+    has the exponent 1 / gamma.
 
     Plain PyTorch operations, about ten passes over the logits.
 
     Source: Salehi et al. 2017, equation 3; Abraham & Khan 2019 for gamma.
     """
     values = {"dim": dim, "class_weight": class_weight, "ignore_index": ignore_index}
-    found = tversky_distance(
-        input, target, values, alpha=alpha, beta=beta, smooth=smooth, name="tversky"
+    return tversky_distance(
+        input, target, values, alpha=alpha, beta=beta, smooth=smooth, gamma=gamma, name="tversky"
     )
-    if gamma == 1:
-        return found
-    perfect = found == 0
-    return torch.where(perfect, 0.0, torch.where(perfect, 1.0, found) ** gamma)

@@ -67,8 +67,7 @@ def _classes(
     top = x.gather(-1, largest)
     e = torch.where((x == top) & x.isinf(), 0.0, x - top).exp()
     others = e.scatter(-1, largest, 0.0).sum(-1, keepdim=True)
-    is_largest = largest == torch.arange(classes, device=x.device)
-    miss = torch.where(is_largest, others, 1 - e + others) / (1 + others)
+    miss = (1 - e + others) / (1 + others)  # 1 - e of the largest is 0
     p = e / (1 + others)
     shape = (len(x), -1, classes) if x.numel() else (len(x), 0, classes)
     return tuple(  # type: ignore[return-value]

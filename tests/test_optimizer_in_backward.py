@@ -217,6 +217,29 @@ def test_a_rule_with_a_norm_of_each_weight():
     assert_same_bits(*nets)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("AdamW", {"state_dtype": "bfloat16", "stochastic_rounding": True}),
+        ("Muon", {"stochastic_rounding": True}),
+        ("SOAP", {}),
+    ],
+)
+def test_random_bits_and_matrices(name, options):
+    nets = model().to(torch.bfloat16), model().to(torch.bfloat16)
+    for net, at_once in zip(nets, (False, True), strict=True):
+        groups = [{"params": net[:3].parameters()}, {"params": net[3:].parameters()}]
+        made = getattr(ravine.optim, name)
+        optimizer = made(groups, lr=0.01, in_backward=at_once, **options)
+        for step in range(4):
+            generator = torch.Generator().manual_seed(step)
+            rows = torch.randn(4, 5, generator=generator).to(torch.bfloat16)
+            optimizer.zero_grad()
+            net(rows).square().sum().backward()
+            optimizer.step()
+    assert_same_bits(*nets)
+
+
 def test_state_that_is_replaced_by_hand():
     (net, ordinary), (other, optimizer) = pair("Adam", {"lr": 0.1})
     for n, o in ((net, ordinary), (other, optimizer)):

@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 import threading
 import weakref
-from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
 
 from ravine.errors import ArgumentError
-from ravine.optim.buckets import Bucket, Group, Stale
+from ravine.optim.buckets import Bucket, Stale
 from ravine.optim.plan import sums_model, wants_only_state
 from ravine.optim.totals import settle
 
@@ -31,8 +30,7 @@ class InBackward:
 
     def __init__(self, optimizer: Any) -> None:
         self._optimizer = weakref.ref(optimizer, lambda _: self._leave())
-        self._group_of: dict[Tensor, Group] = {}
-        self._hooks: list[Any] = []
+        self._hooks: dict[Tensor, Any] = {}
         self._ready: dict[Tensor, tuple[Bucket, Any]] = {}
         self._stepped: set[Tensor] = set()
         self._lock = threading.Lock()  # backward has a thread for each device
@@ -40,20 +38,18 @@ class InBackward:
 
     def _leave(self) -> None:
         while self._hooks:
-            self._hooks.pop().remove()
+            self._hooks.popitem()[1].remove()
 
     def attend(self) -> None:
         """Put the hooks where the groups say, after these or the state were changed."""
         self._leave()
-        self._group_of.clear()
         self._ready.clear()
         self._stepped.clear()
         optimizer = self._optimizer()
         refuse_what_needs_all(optimizer)
-        for weight, group in _weights(optimizer):
+        for weight in _weights(optimizer):
             if weight.requires_grad:
-                self._group_of[weight] = group
-                self._hooks.append(weight.register_post_accumulate_grad_hook(self._take))
+                self._hooks[weight] = weight.register_post_accumulate_grad_hook(self._take)
 
     def finish(self) -> bool:
         """End a step: gradients that came without backward are taken, the next step may begin.
@@ -63,10 +59,10 @@ class InBackward:
         """
         optimizer: Any = self._optimizer()
         refuse_what_needs_all(optimizer)
-        weights = [*_weights(optimizer)]
-        if [id(w) for w, _ in weights if w.requires_grad] != [*map(id, self._group_of)]:
+        weights = _weights(optimizer)
+        if [id(w) for w in weights if w.requires_grad] != [*map(id, self._hooks)]:
             self.attend()
-        given = [weight for weight, _ in weights if weight.grad is not None]
+        given = [weight for weight in weights if weight.grad is not None]
         if wants_only_state(optimizer):
             for weight in given:
                 self._bucket(optimizer, weight)
@@ -112,18 +108,15 @@ class InBackward:
             except Stale:
                 pass
         refuse_what_needs_all(optimizer)
-        group = self._group_of[weight]
-        made: Bucket = optimizer._make_plan([group], weight).buckets[0]
+        made: Bucket = optimizer._make_plan(weight).buckets[0]
         made.gather()
         self._ready[weight] = made, optimizer.state[weight]  # not the plan: it knows every state
         return made
 
 
-def _weights(optimizer: Any) -> Iterable[tuple[Any, Group]]:
-    for group in optimizer.param_groups:
-        if group.get("in_backward"):
-            for weight in group["params"]:
-                yield weight, group
+def _weights(optimizer: Any) -> list[Any]:
+    groups = [group for group in optimizer.param_groups if group.get("in_backward")]
+    return [weight for group in groups for weight in group["params"]]
 
 
 def refuse_what_needs_all(optimizer: Any) -> None:

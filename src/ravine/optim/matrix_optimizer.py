@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ravine.engine.program import Program
 from ravine.optim import description
-from ravine.optim.buckets import Group
 from ravine.optim.matrix_plan import MatrixPlan
 from ravine.optim.matrix_programs import MatrixPrograms
 from ravine.optim.optimizer import Optimizer
@@ -89,12 +88,12 @@ class MatrixOptimizer(Optimizer):
             self.param_groups.pop()
             raise
 
-    def _make_plan(self, groups: list[Group] | None = None, only: Tensor | None = None) -> Plan:
+    def _make_plan(self, only: Tensor | None = None) -> Plan:
         return MatrixPlan(
             self.programs,
             _Rest.rule,
             self._rest_program,
-            self.param_groups if groups is None else groups,
+            self.param_groups,
             self.state,
             _Rest.options,
             self._ranks,

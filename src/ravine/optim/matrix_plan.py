@@ -64,8 +64,7 @@ class MatrixPlan(Plan):
         for group in self.groups:
             self.needs_norm |= group["clip_norm"] is not None
             others = []
-            taken = [] if group["in_backward"] else group["params"]
-            for weight in taken if only is None else [only]:
+            for weight in group["params"]:
                 if obstacle(rule, group, weight):
                     others.append(weight)
                 else:
@@ -77,7 +76,7 @@ class MatrixPlan(Plan):
             buckets = super()._make_buckets(only) if rest else []
         finally:
             self.groups = groups
-        return [*self._matrix_buckets(mine), *buckets]
+        return [*self._matrix_buckets(mine, only), *buckets]
 
     def fits(self, groups: list[Group], state: dict[Tensor, Any]) -> bool:
         """Whether groups and state are those of the plan, with the same routes and shapes of state."""
@@ -89,11 +88,15 @@ class MatrixPlan(Plan):
         names = {name: None for start in starts for name in matrices(start).hyperparameters}
         return [group.get("matrix"), *(host_number(group[name]) for name in names)]
 
-    def _matrix_buckets(self, weights: Sequence[tuple[Group, Tensor]]) -> list[Bucket]:
+    def _matrix_buckets(
+        self, weights: Sequence[tuple[Group, Tensor]], only: Tensor | None
+    ) -> list[Bucket]:
         alike: dict[tuple[Any, ...], list[Member]] = defaultdict(list)
         choices: dict[tuple[Any, ...], list[Choice]] = {}
         rest = sum(len(group["params"]) for group in self.groups)  # at most; each has its own place
         for index, (group, weight) in enumerate(weights, start=rest):
+            if weight is not only and (group["in_backward"] or only is not None):
+                continue
             if weight.grad is None and not self.state.get(weight):
                 self.waiting.append(weight)
                 continue

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ravine.engine.program import Program
 from ravine.optim import nonfinite
-from ravine.optim.buckets import Group, Stale
+from ravine.optim.buckets import Stale
 from ravine.optim.following import follow
 from ravine.optim.in_backward import InBackward, refuse_scaler
 from ravine.optim.options import step_program
@@ -109,10 +109,9 @@ class Stepping(torch.optim.Optimizer):
         self._plan = plan
         return None if only_state else plan
 
-    def _make_plan(self, groups: list[Group] | None = None, only: Tensor | None = None) -> Plan:
+    def _make_plan(self, only: Tensor | None = None) -> Plan:
         """Return a plan of all groups, or of one weight; see `Plan`."""
-        groups = self.param_groups if groups is None else groups
-        return Plan(self.rule, self.program, groups, self.state, self._ranks, only)
+        return Plan(self.rule, self.program, self.param_groups, self.state, self._ranks, only)
 
     def _read_scaled(self) -> None:
         """From now on take gradients that are multiplied by ``grad_scale``."""

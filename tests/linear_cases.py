@@ -97,7 +97,9 @@ def ours(case: Case, hidden: Tensor, weight: Tensor, bias: Tensor | None, **more
     return linear_cross_entropy(hidden, weight, case.target, bias, **case.options, **more)
 
 
-def theirs(case: Case, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+def theirs(
+    case: Case, hidden: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Return the oracle's loss and logsumexp of a case with these inputs."""
     return oracle(hidden, weight, case.target, bias, **case.options)
 

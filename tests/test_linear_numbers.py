@@ -72,9 +72,7 @@ def test_float32(case):
     exact.options = {
         k: v.double() if isinstance(v, torch.Tensor) else v for k, v in exact.options.items()
     }
-    exact.target = (
-        exact.target.double() if exact.target.is_floating_point() else exact.target
-    )
+    exact.target = exact.target.double() if exact.target.is_floating_point() else exact.target
     value, _ = theirs(exact, *other)
     loss.sum().backward()
     value.sum().backward()

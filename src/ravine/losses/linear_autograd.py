@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ravine.losses.arguments import is_batched
 from ravine.losses.fused_rows import sum_of
+from ravine.losses.kernels.cross_entropy_cpu import number_type
 from ravine.losses.linear_chunks import Batch, Terms, sweep
 from ravine.losses.linear_reference import reference
 
@@ -29,7 +30,7 @@ class Call:
 
 
 def evaluate(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, call: Call
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, *, call: Call
 ) -> tuple[Tensor, Tensor | None, Sequence[Tensor | None]]:
     """Return the loss, logsumexp, and the gradients that could be found on the way."""
     # Slopes of single losses wait for what comes back for each.
@@ -54,10 +55,8 @@ class ChunkedRows(torch.autograd.Function):
     """Loss and gradients forwards, their factor on the way back; from there on the reference."""
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, call: Call
-    ) -> Any:
-        losses, lse, gradients = evaluate(hidden, weight, bias, call)
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, call: Call) -> Any:
+        losses, lse, gradients = evaluate(hidden, weight, bias, call=call)
         ctx.save_for_backward(hidden, weight, bias)
         ctx.call = call
         ctx.gradients = gradients if call.summed else None
@@ -69,15 +68,22 @@ class ChunkedRows(torch.autograd.Function):
         call = ctx.call
         # Asked for even where they are not needed: it is what notices that they changed meanwhile.
         inputs = ctx.saved_tensors
-        if torch.is_grad_enabled() or any(g is not None and is_batched(g) for g in (grad, grad_lse)):
+        if grad is None and grad_lse is None:
+            return None, None, None, None
+        if torch.is_grad_enabled() or any(
+            g is not None and is_batched(g) for g in (grad, grad_lse)
+        ):
             return (*_by_reference(inputs, call, grad, grad_lse), None)
         gradients, ctx.gradients = ctx.gradients, None
-        if gradients is None or grad_lse is not None or grad is None:
+        if not call.summed or grad_lse is not None:
             gradients = _again(inputs, call, grad, grad_lse)
-        elif not grad.is_cpu or grad.item() != 1:
-            for gradient in gradients:
-                if gradient is not None:
-                    gradient.mul_(grad)
+        elif grad is not None:
+            if gradients is None:  # used up by an earlier way back
+                _, _, gradients = evaluate(*inputs, call=call)
+            if not grad.is_cpu or grad.item() != 1:
+                for gradient in gradients:
+                    if gradient is not None:
+                        gradient.mul_(grad)
         found = [
             None if gradient is None else gradient.to(t.dtype)
             for gradient, t in zip(gradients, inputs, strict=True)
@@ -95,7 +101,7 @@ def _again(
     batch, hidden = call.batch, inputs[0]
     factor = batch.factor
     if grad is None:
-        factor = hidden.new_zeros(len(hidden), dtype=torch.float32)
+        factor = hidden.new_zeros(len(hidden), dtype=number_type(hidden.dtype))
     elif call.summed:
         each = grad * call.scale
         factor = each.expand(len(hidden)) if factor is None else factor * each

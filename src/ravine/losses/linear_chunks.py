@@ -31,7 +31,7 @@ SHARE = 3 / 64
 CLASSES = 2048
 """Classes whose weights are multiplied at once; half-precision ones are widened for it."""
 
-SLOPE_NUMBERS = 1 << 17
+SLOPE_NUMBERS = 1 << 16
 """Logits turned into slopes at once, through a second, small buffer that stays in the cache."""
 
 
@@ -183,6 +183,7 @@ def _slopes(
             x.copy_(slopes)
         else:
             x.div_(cap).square_().neg_().add_(1).mul_(slopes)
+        del slopes  # before the next ones are made
 
 
 def _multiply(

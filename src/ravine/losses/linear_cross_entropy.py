@@ -115,6 +115,7 @@ def linear_cross_entropy(
     if plain_only(rows, weight, bias, target, factor) or needs_gradient(
         target, factor, normalizer, options["class_weight"]
     ):
+        lse: Tensor | None
         losses, lse = reference(rows, weight, bias, target, factor, terms)
         found = _reduced(losses, target, factor, options, reduction, normalizer)
     else:
@@ -122,20 +123,22 @@ def linear_cross_entropy(
         if reduction == "mean":
             amount = ROWS.amount(target, factor, options) if normalizer is None else normalizer
             scale = 1.0 / float(amount) if float(amount) > 0 else 0.0
-        wanted = tuple(
-            torch.is_grad_enabled() and t is not None and t.requires_grad
-            for t in (rows, weight, bias)
+        enabled = torch.is_grad_enabled()
+        wanted = (
+            enabled and rows.requires_grad,
+            enabled and weight.requires_grad,
+            enabled and bias is not None and bias.requires_grad,
         )
         batch = Batch(target, factor, _kept(target, factor, ignore_index))
         call = Call(batch, terms, scale, reduction != "none", return_lse, wanted)
         if any(wanted):
-            found = ChunkedRows.apply(rows, weight, bias, call)
-            found, lse = found if return_lse else (found, None)
+            both = ChunkedRows.apply(rows, weight, bias, call)
+            found, lse = both if return_lse else (both, None)
         else:
-            found, lse, _ = evaluate(rows, weight, bias, call)
+            found, lse, _ = evaluate(rows, weight, bias, call=call)
     if reduction == "none":
         found = found.reshape(shape)
-    return (found, lse.reshape(shape)) if return_lse else found
+    return found if lse is None or not return_lse else (found, lse.reshape(shape))
 
 
 def _terms(

@@ -12,7 +12,7 @@ two products, below some 256 rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ravine.losses.fused_rows import Rows, compute
 from ravine.losses.kernels.cross_entropy_cpu import number_type
+from ravine.losses.linear_strips import Strips, buffered, lent
 
 FEWEST, MOST = 64, 256
 """Rows of a chunk: fewer make the products slow, more do not make them faster."""
@@ -97,49 +98,59 @@ def sweep(
     count, classes = hidden.shape[0], weight.shape[0]
     losses = torch.zeros(count, dtype=number, device=hidden.device)
     lse = torch.zeros_like(losses) if with_lse else None
+    sources = zip((hidden, weight, bias), wanted, strict=True)
     gradients = [
-        _new_gradient(t, number) if t is not None and want else None
-        for t, want in zip((hidden, weight, bias), wanted, strict=True)
+        torch.empty(t.shape, dtype=number, device=t.device) if t is not None and want else None
+        for t, want in sources
     ]
     found = Found(losses, lse, gradients)
     counted = count if batch.kept is None else len(batch.kept)
     size = min(chunk_rows(counted), counted)
+    at_first = _rows_at_first(weight, counted, size, gradients[1])
+    for gradient in gradients:
+        if gradient is not None and (gradient is not gradients[1] or not at_first):
+            gradient.zero_()
     buffer = torch.empty((size, classes), dtype=number, device=hidden.device)
-    for start in range(0, counted, max(size, 1)):
-        stop = min(start + size, counted)
+    start = 0
+    while start < counted:
+        stop = min(start + (at_first if start < at_first else size), counted)
         picked = slice(start, stop) if batch.kept is None else batch.kept[start:stop]
         inputs = hidden[picked].to(number)
-        x = buffer[: stop - start]
+        if start < at_first and gradients[1] is not None:
+            # A strip moves to the buffer when its place is needed.
+            step = size * classes // at_first
+            x = lent(gradients[1], at_first, step if weight.dtype is number else min(step, CLASSES))
+        else:
+            x = buffered(buffer[: stop - start], _classes_at_once(stop - start, weight, number))
         _logits(inputs, weight, bias, x)
         _slopes(x, picked, batch, terms, scale, lse_slope, any(wanted), found)
-        _multiply(x, inputs, weight, picked, gradients)
+        _multiply(x, inputs, weight, picked, buffer, gradients)
+        start = stop
     return found
 
 
-def _new_gradient(like: Tensor, number: torch.dtype) -> Tensor:
-    return torch.zeros(like.shape, dtype=number, device=like.device)
+def _rows_at_first(weight: Tensor, counted: int, size: int, gradient: Tensor | None) -> int:
+    """Return how many rows have their logits in the gradient of the weight, before it is one."""
+    rows = min(weight.shape[1], counted)
+    return rows if gradient is not None and rows > size and size * weight.shape[0] >= rows else 0
 
 
-def _class_blocks(rows: int, weight: Tensor, number: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the classes in blocks, with their weights in the type of the arithmetic."""
-    classes = weight.shape[0]
+def _classes_at_once(rows: int, weight: Tensor, number: torch.dtype) -> int:
     whole = weight.dtype is number and (rows >= MOST or not weight.is_cpu)
-    step = classes if whole else CLASSES
-    for start in range(0, classes, step):
-        place = slice(start, start + step)
-        yield place, weight[place].to(number)
+    return weight.shape[0] if whole else CLASSES
 
 
-def _logits(inputs: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor) -> None:
-    for place, block in _class_blocks(len(x), weight, x.dtype):
+def _logits(inputs: Tensor, weight: Tensor, bias: Tensor | None, x: Strips) -> None:
+    for place, strip in x:
+        block = weight[place].to(strip.dtype).t()
         if bias is None:
-            torch.mm(inputs, block.t(), out=x[:, place])
+            torch.mm(inputs, block, out=strip)
         else:
-            torch.addmm(bias[place].to(x.dtype), inputs, block.t(), out=x[:, place])
+            torch.addmm(bias[place].to(strip.dtype), inputs, block, out=strip)
 
 
 def _slopes(
-    logits: Tensor,
+    logits: Strips,
     picked: slice | Tensor,
     batch: Batch,
     terms: Terms,
@@ -149,10 +160,11 @@ def _slopes(
     found: Found,
 ) -> None:
     """Fill in loss and logsumexp of the picked rows; turn their logits into slopes if wanted."""
-    step = max(1, SLOPE_NUMBERS // logits.shape[1]) if logits.is_cpu else len(logits)
+    count, classes = len(logits.parts[0]), logits.places[-1].stop
+    step = max(1, SLOPE_NUMBERS // classes) if found.losses.is_cpu else chunk_rows(count)
     cap = terms.soft_cap
-    for start in range(0, len(logits), step):
-        x = logits[start : start + step]
+    for start in range(0, count, step):
+        x = logits.rows(start, min(start + step, count))
         if isinstance(picked, slice):
             here: slice | Tensor = slice(picked.start + start, picked.start + start + len(x))
         else:
@@ -177,31 +189,37 @@ def _slopes(
                     each = each + lse_slope[here]
                 slopes.add_((x - lse[:, None]).exp_().mul_(each[:, None]))
         found.losses[here] = losses
-        if not wanted:
-            continue
-        if cap is None:
-            x.copy_(slopes)
-        else:
-            x.div_(cap).square_().neg_().add_(1).mul_(slopes)
+        if wanted and cap is not None:
+            slopes.mul_(x.div_(cap).square_().neg_().add_(1))
+        if wanted:
+            logits.put(start, slopes)
         del slopes  # before the next ones are made
 
 
 def _multiply(
-    slopes: Tensor,
+    slopes: Strips,
     inputs: Tensor,
     weight: Tensor,
     picked: slice | Tensor,
+    buffer: Tensor,
     gradients: list[Tensor | None],
 ) -> None:
     """Add what the slopes of a chunk mean for hidden, weight and bias."""
     by_hidden, by_weight, by_bias = gradients
+    if by_bias is not None:
+        for place, strip in slopes:
+            by_bias[place] += strip.sum(0)
     if by_hidden is not None:
         rows = by_hidden[picked] if isinstance(picked, slice) else torch.zeros_like(inputs)
-        for place, block in _class_blocks(len(slopes), weight, slopes.dtype):
-            rows.addmm_(slopes[:, place], block)
+        for place, strip in slopes:
+            rows.addmm_(strip, weight[place].to(strip.dtype))
         if not isinstance(picked, slice):
             by_hidden[picked] = rows
-    if by_weight is not None:
-        by_weight.addmm_(slopes.t(), inputs)
-    if by_bias is not None:
-        by_bias += slopes.sum(0)
+    if by_weight is None:
+        return
+    if slopes.whole is not None:
+        by_weight.addmm_(slopes.whole.t(), inputs)
+        return
+    for place, strip in slopes:
+        moved = buffer.view(-1)[: strip.numel()].view(strip.shape).copy_(strip)
+        torch.mm(moved.t(), inputs, out=by_weight[place])

@@ -47,6 +47,7 @@ def check(case, kind=WIDE, rtol=1e-12, atol=1e-13):
             close(a.grad, b.grad, rtol, atol)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(cases())
 def test_every_combination_of_options_in_lock_step_with_all_logits(case):
@@ -197,3 +198,18 @@ def test_module_is_the_function_with_its_options():
 
 def test_rows_in_a_chunk():
     assert [chunk_rows(n) for n in (1, 1000, 2048, 4096, 10**6)] == [64, 64, 96, 192, 256]
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("width", [90, 130, 600])  # logits inside the gradient: none, some, all
+def test_chunks_as_they_are_used(width, kind):
+    hidden, weight = torch.randn(500, width).to(kind), torch.randn(3001, width).to(kind) * 0.1
+    target = torch.randint(3001, (500,))
+    target[:20] = -100
+    case = Case(hidden, weight, target, torch.randn(3001).to(kind))
+    mine, other = case.leaves(kind), case.leaves()
+    ours(case, *mine).backward()
+    theirs(case, *other)[0].backward()
+    rtol, atol = (1e-5, 1e-8) if kind is torch.float32 else (2**-8, 1e-8)
+    for a, b in zip(mine, other, strict=True):
+        close(a.grad, b.grad, rtol, atol)

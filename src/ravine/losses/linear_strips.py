@@ -21,20 +21,22 @@ class Strips:
 
     places: list[slice]
     parts: list[Tensor]
-    whole: Tensor | None
-    """All of it, where it is one tensor."""
+    buffer: Tensor
+    """(rows, classes): all of it, or space for some of its rows."""
+    whole: bool
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Return some rows; what is done to them may or may not be done to these."""
-        if self.whole is not None:
-            return self.whole[start:stop]
-        return torch.cat([part[start:stop] for part in self.parts], 1)
+        if self.whole:
+            return self.buffer[start:stop]
+        space = self.buffer[: stop - start]
+        return torch.cat([part[start:stop] for part in self.parts], 1, out=space)
 
     def put(self, start: int, values: Tensor) -> None:
         """Overwrite rows."""
         stop = start + len(values)
-        if self.whole is not None:
-            self.whole[start:stop] = values
+        if self.whole:
+            self.buffer[start:stop] = values
             return
         for place, part in zip(self.places, self.parts, strict=True):
             part[start:stop] = values[:, place]
@@ -46,17 +48,17 @@ class Strips:
 def buffered(buffer: Tensor, step: int) -> Strips:
     """Return strips of ``step`` classes of a tensor (rows, classes)."""
     places = _places(buffer.shape[1], step)
-    return Strips(places, [buffer[:, place] for place in places], buffer)
+    return Strips(places, [buffer[:, place] for place in places], buffer, True)
 
 
-def lent(gradient: Tensor, rows: int, step: int) -> Strips:
+def lent(gradient: Tensor, rows: int, step: int, buffer: Tensor) -> Strips:
     """Return strips for at most as many rows as ``gradient`` (classes, width) is wide, inside of it."""
     places = _places(gradient.shape[0], step)
     parts = []
     for place in places:
         memory = gradient[place]
         parts.append(memory.view(-1)[: rows * len(memory)].view(rows, len(memory)))
-    return Strips(places, parts, None)
+    return Strips(places, parts, buffer, False)
 
 
 def _places(classes: int, step: int) -> list[slice]:

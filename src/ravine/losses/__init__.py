@@ -18,9 +18,10 @@ import importlib
 import pkgutil
 from typing import Any
 
+from ravine.losses.linear_cross_entropy import LinearCrossEntropy, linear_cross_entropy
 from ravine.losses.modules import LossModule, module_class
 
-__all__ = ["FUNCTIONS", "LOSSES", "LossModule"]
+__all__ = ["FUNCTIONS", "LOSSES", "LinearCrossEntropy", "LossModule", "linear_cross_entropy"]
 
 
 def _found() -> dict[str, Any]:

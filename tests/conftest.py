@@ -1,9 +1,16 @@
-"""What every test file shares: float64 numbers and optimizers' gradients, from a seed."""
+"""What every test file shares: the same random numbers, and threads that don't get in each other's way."""
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
+
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if WORKERS > 1:
+    # Two pools of spinning threads on the same cores wait for each other for milliseconds a step.
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // WORKERS))
 
 
 @pytest.fixture(autouse=True)

@@ -70,6 +70,8 @@ def test_rows_hold_what_was_measured(record):
         assert row["best_peer"] == "torch eager"
         assert row["ratios"] == {"torch eager": row["ratio"]}
         assert row["ratio"] == pytest.approx(times["torch eager"] / times["ravine"], rel=0.02)
+        saved = 1 - times["ravine check=off"] / times["ravine"]
+        assert row["cost_of_checking"] == pytest.approx(saved, abs=0.01)
         assert row["bytes"] == 64 * 4 * 3
         share = row["bytes"] / (times["ravine"] * 1e-6) / max(limits[k : k + 2])
         assert row["share_of_limit"] == pytest.approx(share, rel=0.02, abs=0.001)

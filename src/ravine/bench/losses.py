@@ -16,6 +16,8 @@ from ravine.bench.peers import Unable
 from ravine.bench.record import OURS, chosen, compared, recorded
 from ravine.bench.timing import interleaved
 
+UNCHECKED = f"{OURS} check=off"
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 Run = Callable[[], None]
 
@@ -95,7 +97,8 @@ def bench_losses(
 
     Returns:
         A record of plain words and numbers like that of `bench_steps`; a row has the ``ratios`` of
-        both peers' time to ours. Its bytes are input and target read once, gradient written once.
+        both peers' time to ours, and the share of ours that ``check="off"`` saves as
+        ``cost_of_checking``. Its bytes are input and target read once, gradient written once.
 
     Raises:
         UnknownNameError: for another loss or size.
@@ -118,6 +121,7 @@ def _row(name: str, size: str, seconds: float, device: str) -> dict[str, Any]:
     ours = losses.FUNCTIONS[name]
     cases: dict[str, Run] = {OURS: prepared(ours, x, y)[0]}
     unable: dict[str, str] = {}
+    cases[UNCHECKED] = prepared(partial(ours, check="off"), x, y)[0]
     torch._dynamo.reset()  # what was compiled for other shapes must not slow this one
     for way, made in (("torch eager", peer.loss), ("torch compile", torch.compile(peer.loss))):
         try:
@@ -131,6 +135,7 @@ def _row(name: str, size: str, seconds: float, device: str) -> dict[str, Any]:
         "ratios": {
             way: round(times[way] / times[OURS], 3) for way in times if not way.startswith(OURS)
         },
+        "cost_of_checking": round(1 - times[UNCHECKED] / times[OURS], 3),
         **compared(times, 2 * x.nbytes + y.nbytes, unable),
     }
 

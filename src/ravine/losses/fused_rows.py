@@ -127,31 +127,34 @@ class FusedRows(torch.autograd.Function):
         rows, options, scale, summed = ctx.rest
         # Asked for even where it is not needed: it is what notices scores changed meanwhile.
         scores, target, factor = ctx.saved_tensors
-        if torch.is_grad_enabled():  # this way back is itself going to be differentiated
-            losses = rows.reference(scores, target, factor, options)
-            (gradient,) = torch.autograd.grad(
-                (losses * (scale * grad_output)).sum(), scores, create_graph=True
-            )
-            return gradient, None
-        gradient, ctx.gradient = ctx.gradient, None
         half = scores.dtype in HALVES
+        if torch.is_grad_enabled():  # this way back is itself going to be differentiated
+            wide = scores.float() if half else scores
+            losses = rows.reference(wide, target, factor, options)
+            # A row's slope first, then the gradient that arrives: that may stand for many (vmap),
+            # and autograd does not run inside of that.
+            (slope,) = torch.autograd.grad(losses.sum(), wide, create_graph=True)
+            upstream = scale * grad_output
+            gradient = slope * (upstream if summed else upstream[..., None])
+            return gradient.to(scores.dtype), None
+        gradient, ctx.gradient = ctx.gradient, None
         if is_batched(grad_output):  # many gradients at once (vmap)
             wide = scores.float() if half else scores
             _, gradient = compute(wide, rows, target, factor, options, scale, True)
             gradient = gradient * (grad_output if summed else grad_output[..., None])
             return gradient.to(scores.dtype), None
         total = summed and grad_output.is_cpu
-        upstream = grad_output.item() if total else 1.0
-        if half and total and upstream != 1:
+        arriving = grad_output.item() if total else 1.0
+        if half and total and arriving != 1:
             # All factors before rounding, so that a scaled loss saves what float16 cannot hold.
-            gradient, scale, upstream = None, scale * upstream, 1.0
+            gradient, scale, arriving = None, scale * arriving, 1.0
         if gradient is None:
             wide = scores.float() if half and not total else scores
             _, gradient = compute(wide, rows, target, factor, options, scale, True)
         if not total:
             gradient.mul_(grad_output if summed else grad_output[:, None])
-        elif upstream != 1:
-            gradient.mul_(upstream)
+        elif arriving != 1:
+            gradient.mul_(arriving)
         return gradient if gradient.dtype is scores.dtype else gradient.to(scores.dtype), None
 
 

@@ -8,6 +8,7 @@ transform of functions is asked for, the same equation runs on whole tensors.
 
 from __future__ import annotations
 
+import copy
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -73,9 +74,8 @@ class ElementwiseLoss:
         self.hyperparameters = equation.hyperparameters
         self._reference = _nameless(equation.reference)
         # The same loss for check="off": no domain is no test of targets in any kernel.
-        self._unchecked = self
-        if domain is not None:
-            self._unchecked = ElementwiseLoss(module, equation, name=name, bounds=bounds)
+        self._unchecked = copy.copy(self)
+        self._unchecked.domain = None
 
     def __call__(
         self,

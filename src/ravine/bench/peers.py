@@ -18,7 +18,13 @@ PACKAGES = ("heavyball", "pytorch_optimizer")
 
 
 class Unable(Exception):  # noqa: N818 (a fact about a peer, not a failure)
-    """A peer has not got the rule, or cannot run it here; the text says why."""
+    """A peer has not got what is timed, or cannot run it here; the text says why."""
+
+    @classmethod
+    def because(cls, error: Exception) -> Unable:
+        """Return what a peer's own error says, in one line."""
+        text = (str(error).splitlines() or [""])[0][:120]
+        return cls(f"{type(error).__name__}: {text}")
 
 
 def peers(name: str, options: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[Weights], Step]]]:
@@ -85,8 +91,7 @@ def tried(make: Callable[[Weights], Step], weights: Weights) -> Step:
     except Unable:
         raise
     except Exception as error:  # other people's code may raise anything
-        text = (str(error).splitlines() or [""])[0][:120]
-        raise Unable(f"{type(error).__name__}: {text}") from error
+        raise Unable.because(error) from error
     if any(torch.equal(old, weight) for old, weight in zip(before, weights, strict=True)):
         raise Unable("a second step with the same gradients left a weight as it was")
     return step

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 
 from ravine import optim
 from ravine.bench.peers import Step, Unable, Weights, peers, tried
-from ravine.bench.timing import interleaved, stream_limit
-from ravine.errors import unknown_name
-from ravine.training.environment import environment
+from ravine.bench.record import chosen, compared, recorded
+from ravine.bench.timing import interleaved
 
 MODELS: dict[str, tuple[tuple[int, ...], ...]] = {
     "9k": ((64, 100), (100,), (100, 20), (20,), (20, 10), (10,)),
@@ -91,26 +91,13 @@ def bench_steps(
         UnknownNameError: for another model or rule.
     """
     known = GPU_MODELS if device.startswith("cuda") else MODELS
-    chosen_models = _known("model", models, known)
-    chosen_rules = _known("rule", rules, RULES)
-    limits = [stream_limit(device=device)]
-    rows: list[dict[str, Any]] = []
-    for model in chosen_models:
-        before = len(rows)
-        for name in chosen_rules:
-            rows.append(_row(model, known[model], name, seconds, device, limits[-1]))
-            on_row(rows[-1])
-        limits.append(stream_limit(device=device))
-        for row in rows[before:]:
-            taken = row["microseconds"]["ravine"] * 1e-6
-            row["share_of_limit"] = round(row["bytes"] / taken / max(limits[-2:]), 3)
-    return {
-        "kind": "bench steps",
-        "environment": environment(),
-        "device": device,
-        "stream_limit_bytes_per_second": [round(limit) for limit in limits],
-        "rows": rows,
-    }
+    chosen_models = chosen("model", models, known)
+    chosen_rules = chosen("rule", rules, RULES)
+    groups = (
+        [partial(_row, model, known[model], name, seconds, device) for name in chosen_rules]
+        for model in chosen_models
+    )
+    return recorded("bench steps", groups, device, on_row)
 
 
 def _row(
@@ -119,7 +106,6 @@ def _row(
     name: str,
     seconds: float,
     device: str,
-    limit: float,
 ) -> dict[str, Any]:
     row = RULES[name]
     weights = _weights(shapes, device)
@@ -132,18 +118,12 @@ def _row(
         except Unable as reason:
             unable[peer] = str(reason)
     times = interleaved(cases, seconds=seconds, device=device)
-    best = min((peer for peer in times if peer != "ravine"), key=times.__getitem__, default=None)
     count = sum(torch.Size(shape).numel() for shape in shapes)
     return {
         "model": model,
         "weights": count,
         "rule": name,
-        "microseconds": {case: round(taken * 1e6, 2) for case, taken in times.items()},
-        "best_peer": best,
-        "ratio": None if best is None else round(times[best] / times["ravine"], 3),
-        "bytes": round(count * row.bytes_each),
-        "share_of_limit": round(count * row.bytes_each / times["ravine"] / limit, 3),
-        "unable": unable,
+        **compared(times, round(count * row.bytes_each), unable),
     }
 
 
@@ -155,11 +135,3 @@ def _weights(shapes: Iterable[tuple[int, ...]], device: str) -> Weights:
         weight.grad = torch.randn_like(weight)
         made.append(weight)
     return made
-
-
-def _known(kind: str, wanted: Iterable[str], known: Mapping[str, Any]) -> list[str]:
-    names = list(wanted)
-    for name in names:
-        if name not in known:
-            raise unknown_name(f"benchmark {kind}", name, known)
-    return names or list(known)

@@ -36,6 +36,10 @@ _EXAMPLES = {
         "ravine bench steps --model 2M --rule AdamW --rule RMSprop",
         "ravine bench steps --save steps.json",
     ),
+    "losses": (
+        "ravine bench losses --loss cross_entropy --size 8192x1000",
+        "ravine bench losses --save losses.json",
+    ),
 }
 
 

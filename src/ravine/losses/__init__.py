@@ -7,9 +7,13 @@
 Every loss takes (input, target), and by keyword its hyperparameters, ``weight`` (one for each sample,
 >= 0; the mean is the weighted mean, so that a weight of 0 leaves a sample out), ``reduction`` ("mean",
 "sum", "none") and ``normalizer`` (what the sum is divided by instead of the weights' sum, for exact
-means under gradient accumulation). Losses of float16 and bfloat16 input are computed, and returned, in
-float32. Nothing is broadcast. `triplet` and `contrastive` take other tensors than (input,
-target), in the order of their documentation. A loss is added by adding a file; `LOSSES` finds it.
+means under gradient accumulation). ``check="off"`` spares the look at values (targets, weights) for
+those who have measured that they cannot afford it; types and shapes are checked all the same. A wrong
+value then gives a wrong number, and a class out of range makes the loss of its row NaN, and with it a
+sum or mean: nothing outside of the tensors is read or written. Losses of float16 and bfloat16 input are
+computed, and returned, in float32. Nothing is broadcast. `triplet` and `contrastive` take other tensors
+than (input, target), in the order of their documentation. A loss is added by adding a file; `LOSSES`
+finds it.
 """
 
 from __future__ import annotations

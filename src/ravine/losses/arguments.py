@@ -43,6 +43,17 @@ def check_reduction(name: str, reduction: str, normalizer: float | Tensor | None
         raise ArgumentError(f"{name}: normalizer must be finite and > 0", got=repr(normalizer))
 
 
+def is_checked(name: str, check: str) -> bool:
+    """Whether values are looked at; raise unless ``check`` is "on" or "off"."""
+    if check == "on":
+        return True
+    if check == "off":
+        return False
+    raise ArgumentError(
+        f"{name}: check has a value that cannot be used", got=repr(check), expected="'on' or 'off'"
+    )
+
+
 def check_input(name: str, input: Tensor) -> None:
     """Raise unless the input is a float tensor."""
     if not isinstance(input, Tensor):
@@ -103,8 +114,12 @@ def check_same_shape(name: str, input: Tensor, target: Tensor) -> None:
     check_device(name, "target", target, input)
 
 
-def check_weight(name: str, weight: Tensor, shape: torch.Size, input: Tensor) -> Tensor:
+def check_weight(
+    name: str, weight: Tensor, shape: torch.Size, input: Tensor, checked: bool = True
+) -> Tensor:
     """Return sample weights in the form of ``shape``: one for each element, or for each row.
+
+    Their values are looked at only if ``checked``.
 
     Raises:
         ShapeError: the weight's shape is not the beginning of ``shape``.
@@ -121,7 +136,7 @@ def check_weight(name: str, weight: Tensor, shape: torch.Size, input: Tensor) ->
         )
     check_device(name, "weight", weight, input)
     values = weight.detach()
-    if readable(weight) and values.numel():
+    if checked and readable(weight) and values.numel():
         low, high = values.aminmax()  # NaN if any is NaN
         if not (float(low) >= 0 and float(high) < math.inf):
             wrong = (~(torch.isfinite(values) & (values >= 0))).nonzero()[0]

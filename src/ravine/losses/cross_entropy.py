@@ -12,7 +12,12 @@ from torch import Tensor
 from ravine.errors import ArgumentError, ShapeError, TargetError
 from ravine.losses.arguments import readable
 from ravine.losses.cross_entropy_reference import check_targets, rows_loss
-from ravine.losses.kernels.cross_entropy_cpu import number_type, rows_loss_and_gradient
+from ravine.losses.kernels.cross_entropy_cpu import (
+    PARALLEL_FROM,
+    number_type,
+    rows_loss_and_gradient,
+    small_batch,
+)
 from ravine.losses.rows import RowLoss
 
 DOC = """Cross-entropy of logits with classes, or with probabilities of the classes.
@@ -31,6 +36,8 @@ DOC = """Cross-entropy of logits with classes, or with probabilities of the clas
         weight: one weight for each sample (...), >= 0; 0 leaves the sample out.
         reduction: "mean", "sum" or "none".
         normalizer: what the sum is divided by instead, with "mean".
+        check: "off" spares the look at probabilities and sample weights, and gives NaN for a row
+            whose class is out of range instead of an error.
 
     Returns:
         One number, or (...) with reduction="none"; float32 for float16 and bfloat16 input. The mean of
@@ -130,6 +137,33 @@ class CrossEntropyRows:
         )
 
 
+class SmallCrossEntropyRows(CrossEntropyRows):
+    """Cross-entropy alone, whose kernel also serves a small batch by one call."""
+
+    small = PARALLEL_FROM
+
+    def small_batch(
+        self,
+        scores: Tensor,
+        target: Tensor,
+        factor: Tensor | None,
+        options: Mapping[str, Any],
+        divisor: float,
+        gradient: Tensor | None,
+    ) -> tuple[bool, float, float]:
+        weight = options["class_weight"]
+        return small_batch(
+            scores,
+            target,
+            _ones(scores.shape[1], number_type(scores.dtype)) if weight is None else weight,
+            factor,
+            options["label_smoothing"],
+            options["ignore_index"],
+            divisor,
+            gradient,
+        )
+
+
 @lru_cache(maxsize=8)
 def _ones(classes: int, number: torch.dtype) -> Tensor:
     with torch.inference_mode(False):
@@ -176,5 +210,5 @@ cross_entropy = RowLoss(
     "cross_entropy",
     DOC,
     {"class_weight": None, "label_smoothing": 0.0, "ignore_index": -100, "dim": -1},
-    CrossEntropyRows(),
+    SmallCrossEntropyRows(),
 )

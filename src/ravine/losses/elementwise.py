@@ -8,6 +8,7 @@ transform of functions is asked for, the same equation runs on whole tensors.
 
 from __future__ import annotations
 
+import copy
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,11 +24,15 @@ from ravine.losses.arguments import (
     check_reduction,
     check_same_shape,
     check_weight,
+    is_checked,
     needs_gradient,
     plain_only,
     readable,
 )
 from ravine.losses.fused import FusedLoss, value_and_gradient
+
+# The applying itself: functorch, which Function.apply looks for first, is not at work (`plain_only`).
+_apply = super(torch.autograd.Function, FusedLoss).apply
 
 
 class ElementwiseLoss:
@@ -68,6 +73,9 @@ class ElementwiseLoss:
         self.bounds = bounds or {}
         self.hyperparameters = equation.hyperparameters
         self._reference = _nameless(equation.reference)
+        # The same loss for check="off": no domain is no test of targets in any kernel.
+        self._unchecked = copy.copy(self)
+        self._unchecked.domain = None
 
     def __call__(
         self,
@@ -77,16 +85,23 @@ class ElementwiseLoss:
         weight: Tensor | None = None,
         reduction: str = "mean",
         normalizer: float | Tensor | None = None,
+        check: str = "on",
         **hyperparameters: Any,
     ) -> Tensor:
         name = self.__name__
-        values = self.settle(hyperparameters)
+        checked = is_checked(name, check)
+        if not checked and self.domain is not None:
+            return self._unchecked(
+                input, target, weight=weight, reduction=reduction, normalizer=normalizer,
+                check=check, **hyperparameters,
+            )  # fmt: skip
+        values = self.settle(hyperparameters) if hyperparameters else self.hyperparameters
         check_reduction(name, reduction, normalizer)
         check_input(name, input)
         check_same_shape(name, input, target)
         check_not_empty(name, input.numel(), reduction, normalizer)
         if weight is not None:
-            weight = check_weight(name, weight, input.shape, input)
+            weight = check_weight(name, weight, input.shape, input, checked)
         if plain_only(input, target, weight) or needs_gradient(target, weight, normalizer):
             return self._plain(input, target, weight, values, reduction, normalizer)
         scale = _mean_scale(input, weight, normalizer) if reduction == "mean" else 1.0
@@ -96,14 +111,14 @@ class ElementwiseLoss:
             )
             return found
         rest = self, target, weight, values, reduction, scale
-        applied: Tensor = FusedLoss.apply(input, rest)
+        applied: Tensor = _apply(input, rest)
         return applied
 
     def settle(self, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return all hyperparameters, checked against their bounds."""
         for option in hyperparameters:
             if option not in self.hyperparameters:
-                known = [*self.hyperparameters, "weight", "reduction", "normalizer"]
+                known = [*self.hyperparameters, "weight", "reduction", "normalizer", "check"]
                 raise unknown_option(self.__name__, option, known)
         values = {**self.hyperparameters, **hyperparameters}
         for option, (test, text) in self.bounds.items():
@@ -155,7 +170,7 @@ class ElementwiseLoss:
         if weight is None:
             return total / input.numel()
         amount = weight.sum(dtype=loss.dtype)
-        return torch.where(amount > 0, total / torch.where(amount > 0, amount, 1.0), 0.0)
+        return torch.where(amount == 0, 0.0, total / torch.where(amount == 0, 1.0, amount))
 
     def check_domain(self, target: Tensor, weight: Tensor | None) -> None:
         """Raise `TargetError` for the first target outside of the domain, if its sample counts."""
@@ -194,4 +209,4 @@ def _mean_scale(input: Tensor, weight: Tensor | None, normalizer: Any) -> float:
     if weight is None:
         return 1.0 / input.numel()
     total = float(weight.detach().sum(dtype=torch.float64))
-    return 1.0 / total if total > 0 else 0.0
+    return 1.0 / total if total != 0 else 0.0

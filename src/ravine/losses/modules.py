@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ravine.errors import unknown_option
-from ravine.losses.arguments import check_reduction
+from ravine.losses.arguments import check_reduction, is_checked
 from ravine.losses.samples import SampleLoss
 
 
@@ -28,6 +28,7 @@ class LossFunction(Protocol):
         weight: Tensor | None = None,
         reduction: str = "mean",
         normalizer: float | Tensor | None = None,
+        check: str = "on",
         **hyperparameters: Any,
     ) -> Tensor:
         """Return the loss."""
@@ -45,7 +46,13 @@ class LossModule(torch.nn.Module):
 
     function: ClassVar[Any]
 
-    def __init__(self, *positional: Any, reduction: str = "mean", **hyperparameters: Any) -> None:
+    def __init__(
+        self,
+        *positional: Any,
+        reduction: str = "mean",
+        check: str = "on",
+        **hyperparameters: Any,
+    ) -> None:
         super().__init__()
         function = self.function
         names = list(function.hyperparameters)
@@ -53,8 +60,10 @@ class LossModule(torch.nn.Module):
             raise unknown_option(function.module, f"argument {len(names) + 1}", names)
         hyperparameters |= dict(zip(names, positional, strict=False))
         check_reduction(function.__name__, reduction, None)
+        is_checked(function.__name__, check)
         function.settle(hyperparameters)
         self.reduction = reduction
+        self.check = check
         self.hyperparameters = hyperparameters
 
     def forward(
@@ -71,6 +80,7 @@ class LossModule(torch.nn.Module):
             weight=weight,
             reduction=self.reduction,
             normalizer=normalizer,
+            check=self.check,
             **self.hyperparameters,
         )
         return result
@@ -80,6 +90,8 @@ class LossModule(torch.nn.Module):
         options = [f"{name}={value!r}" for name, value in self.hyperparameters.items()]
         if self.reduction != "mean":
             options.append(f"reduction={self.reduction!r}")
+        if self.check != "on":
+            options.append(f"check={self.check!r}")
         return f"{type(self).function.__name__}({', '.join(options)})"
 
     def __repr__(self) -> str:
@@ -102,6 +114,7 @@ class SampleLossModule(LossModule):
             weight=weight,
             reduction=self.reduction,
             normalizer=normalizer,
+            check=self.check,
             **self.hyperparameters,
             **named,
         )
@@ -126,6 +139,7 @@ def module_class(function: LossFunction | SampleLoss, home: str) -> type[LossMod
                 for name, default in function.hyperparameters.items()
             ),
             inspect.Parameter("reduction", inspect.Parameter.KEYWORD_ONLY, default="mean"),
+            inspect.Parameter("check", inspect.Parameter.KEYWORD_ONLY, default="on"),
         ]
     )
     return made

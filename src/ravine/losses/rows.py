@@ -21,15 +21,22 @@ from ravine.losses.arguments import (
     check_not_empty,
     check_reduction,
     check_weight,
+    is_checked,
     needs_gradient,
     plain_only,
     readable,
 )
-from ravine.losses.fused_rows import FusedRows, Rows, compiled, compute, plain_losses, sum_of
-from ravine.losses.kernels.target_scan import scan
+from ravine.losses.fused_rows import (
+    FusedRows,
+    Request,
+    Rows,
+    first_pass,
+    plain_losses,
+    without_strangers,
+)
 
-IGNORED = -(2**63)
-"""What stands for the class of left out rows where a loss has none."""
+# The applying itself: functorch, which Function.apply looks for first, is not at work (`plain_only`).
+_apply = super(torch.autograd.Function, FusedRows).apply
 
 
 class RowLoss:
@@ -48,7 +55,7 @@ class RowLoss:
         """Return all hyperparameters, checked against their bounds."""
         for option in hyperparameters:
             if option not in self.hyperparameters:
-                known = [*self.hyperparameters, "weight", "reduction", "normalizer"]
+                known = [*self.hyperparameters, "weight", "reduction", "normalizer", "check"]
                 raise unknown_option(self.__name__, option, known)
         values = {**self.hyperparameters, **hyperparameters}
         self.rows.check_options(values)
@@ -62,11 +69,13 @@ class RowLoss:
         weight: Tensor | None = None,
         reduction: str = "mean",
         normalizer: float | Tensor | None = None,
+        check: str = "on",
         **hyperparameters: Any,
     ) -> Tensor:
         name = self.__name__
         values = self.settle(hyperparameters)
         check_reduction(name, reduction, normalizer)
+        checked = is_checked(name, check)
         check_input(name, input)
         check_is_tensor(name, target)
         dim = values.pop("dim", -1)
@@ -100,56 +109,23 @@ class RowLoss:
             target = target.to(kind)
         factor = None
         if weight is not None:
-            factor = check_weight(name, weight, shape, input).reshape(-1).to(wide)
+            factor = check_weight(name, weight, shape, input, checked).reshape(-1).to(wide)
         options = self.rows.settle(scores, values)
         if plain_only(input, target, weight) or needs_gradient(
             target, weight, normalizer, *options.values()
         ):
-            losses = self._plain(scores, target, factor, options, reduction, normalizer)
+            losses = self._plain(scores, target, factor, options, reduction, normalizer, checked)
             return losses.reshape(shape) if reduction == "none" else losses
-        wanted = reduction == "mean" and normalizer is None
-        amount = self._amount(scores, target, factor, options, wanted)
-        if normalizer is not None:
-            amount = float(normalizer)
-        scale = 1.0
-        if reduction == "mean":
-            scale = 1.0 / amount if amount > 0 else 0.0
         summed = reduction != "none"
+        divisor = 1.0
+        if reduction == "mean":
+            divisor = 0.0 if normalizer is None else float(normalizer)
+        request: Request = self.rows, target, factor, options, summed, divisor, checked
         if scores.requires_grad and torch.is_grad_enabled():
-            # One tuple: each argument of apply costs a fraction of a microsecond.
-            rest = self.rows, target, factor, options, scale, summed
-            found: Tensor = FusedRows.apply(scores, rest)
+            found: Tensor = _apply(scores, request)
         else:
-            losses, _ = compute(scores, self.rows, target, factor, options, scale, False)
-            found = sum_of(losses, scale) if summed else losses
+            found = first_pass(scores, request, False)[0]
         return found if summed else found.reshape(shape)
-
-    def _amount(
-        self,
-        scores: Tensor,
-        target: Tensor,
-        factor: Tensor | None,
-        options: Mapping[str, Any],
-        wanted: bool,
-    ) -> float:
-        """Check the target and return what the mean divides by, if that is wanted."""
-        if target.ndim == 1 and compiled(scores):
-            class_weight = options.get("class_weight")
-            wrong, amount = scan(
-                target.contiguous(),
-                scores.shape[1],
-                options.get("ignore_index", IGNORED),
-                None if factor is None else factor.contiguous(),
-                class_weight,
-                torch.float64 if scores.dtype is torch.float64 else torch.float32,
-            )
-            if not wrong:
-                return amount
-        if readable(scores, target):
-            self.rows.check_target(scores, target, factor, options)
-        if not wanted or (target.ndim == 2 and factor is None):
-            return float(len(target))
-        return float(self.rows.amount(target, factor, options))
 
     def _plain(
         self,
@@ -159,9 +135,12 @@ class RowLoss:
         options: Mapping[str, Any],
         reduction: str,
         normalizer: float | Tensor | None,
+        checked: bool,
     ) -> Tensor:
-        if readable(scores, target):
+        if checked and readable(scores, target):
             self.rows.check_target(scores.detach(), target.detach(), factor, options)
+        elif target.ndim == 1:
+            target, factor = without_strangers(target, factor, scores, options)
         losses = plain_losses(self.rows, scores, target, factor, options)
         if reduction == "none":
             return losses
@@ -171,7 +150,7 @@ class RowLoss:
         if normalizer is not None:
             return total / normalizer
         amount = self.rows.amount(target, factor, options).to(total.dtype)
-        return torch.where(amount > 0, total / torch.where(amount > 0, amount, 1.0), 0.0)
+        return torch.where(amount == 0, 0.0, total / torch.where(amount == 0, 1.0, amount))
 
     def __repr__(self) -> str:
         return f"<loss {self.__name__}>"

@@ -21,6 +21,7 @@ from ravine.losses.arguments import (
     check_not_empty,
     check_reduction,
     check_weight,
+    is_checked,
     needs_gradient,
     plain_only,
 )
@@ -68,7 +69,7 @@ class SampleLoss:
         """Return all hyperparameters, checked against their bounds."""
         for option in hyperparameters:
             if option not in self.hyperparameters:
-                known = [*self.hyperparameters, "weight", "reduction", "normalizer"]
+                known = [*self.hyperparameters, "weight", "reduction", "normalizer", "check"]
                 raise unknown_option(self.__name__, option, known)
         values = {**self.hyperparameters, **hyperparameters}
         check_bounds(self.__name__, values, self.bounds)
@@ -80,6 +81,7 @@ class SampleLoss:
         weight: Tensor | None = None,
         reduction: str = "mean",
         normalizer: float | Tensor | None = None,
+        check: str = "on",
         **options: Any,
     ) -> Tensor:
         name = self.__name__
@@ -87,6 +89,7 @@ class SampleLoss:
             tensors = (*tensors, options.pop(self.inputs[len(tensors)]))
         values = self.settle(options)
         check_reduction(name, reduction, normalizer)
+        checked = is_checked(name, check)
         if len(tensors) != len(self.inputs):
             raise ArgumentTypeError(
                 f"{name}: takes {len(self.inputs)} tensors",
@@ -95,8 +98,10 @@ class SampleLoss:
             )
         shape = self.check(name, tensors, values)
         check_not_empty(name, shape.numel(), reduction, normalizer)
-        factor = None if weight is None else check_weight(name, weight, shape, tensors[0])
-        losses = self._losses(tensors, factor, values, shape)
+        factor = None
+        if weight is not None:
+            factor = check_weight(name, weight, shape, tensors[0], checked)
+        losses = self._losses(tensors, factor, values, shape, checked)
         if reduction == "none":
             return losses
         total = losses.sum()
@@ -107,10 +112,15 @@ class SampleLoss:
         if factor is None:
             return total / shape.numel()
         amount = factor.sum(dtype=total.dtype)
-        return torch.where(amount > 0, total / torch.where(amount > 0, amount, 1.0), 0.0)
+        return torch.where(amount == 0, 0.0, total / torch.where(amount == 0, 1.0, amount))
 
     def _losses(
-        self, tensors: Tensors, factor: Tensor | None, values: Values, shape: torch.Size
+        self,
+        tensors: Tensors,
+        factor: Tensor | None,
+        values: Values,
+        shape: torch.Size,
+        checked: bool,
     ) -> Tensor:
         """Return the loss of each sample times its weight."""
         first = tensors[0]
@@ -131,7 +141,7 @@ class SampleLoss:
         if not shape.numel():
             zero = torch.stack([t.sum() for t in tensors if t.is_floating_point()]).sum()
             return zero.expand(shape)
-        if self.check_values is not None:
+        if checked and self.check_values is not None:
             self.check_values(self.__name__, tensors, values)
         kind = first.device.type
         narrow = kind != "meta" and torch.is_autocast_enabled(kind)

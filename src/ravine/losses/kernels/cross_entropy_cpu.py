@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from functools import cache
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from ravine.engine import kernel_cache
 from ravine.engine.cpu_pool import Kernel
+from ravine.losses.kernels.head import Head
 
 BLOCK_ELEMENTS = 32_768
 PARALLEL_FROM = 16_384
@@ -31,6 +31,7 @@ from ravine.engine.intrinsics import *
 from ravine.losses.kernels.cross_entropy_narrow import narrow
 from ravine.losses.kernels.cross_entropy_cpu import HEAD
 from ravine.losses.kernels.cross_entropy_wide import wide
+from ravine.losses.kernels.row_sums import scan_targets, total_of
 
 
 @cfunc("void(int64)", error_model="numpy", fastmath={{"contract"}})
@@ -44,6 +45,23 @@ def kernel(head_address):
         stop = min(start + block, rows)
         {call}
 '''
+_WHOLE = """
+
+@cfunc("void(int64)", error_model="numpy", fastmath={{"contract"}})
+def whole(head_address):
+    head = address_to_array(head_address, HEAD, int64)
+    start, stop = int64(0), head[1]
+    wrong, amount = scan_targets(head[5], stop, head[2], head[10], head[7], head[6], {number})
+    write(head[11], 3, float64(wrong), float64)
+    if wrong != 0:
+        return
+    divisor = read(head[11], 2, float64)
+    if divisor == 0.0:
+        divisor = amount
+    write(head[11], 1, 1.0 / divisor if divisor != 0.0 else 0.0, float64)
+    {call}
+    write(head[11], 4, total_of(head[8], stop, {number}), float64)
+"""
 _NARROW_CALL = "narrow(head, start, stop, {stored}, {number}, {soft})"
 _WIDE_CALL = "wide(head, start, stop, {stored}, {number}, {size}, {soft}, {exact})"
 HEAD = 13
@@ -61,14 +79,20 @@ def number_type(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+_HEAD = Head(f"{HEAD}q5d")
+
+
 @cache
-def _kernel(dtype: torch.dtype, soft: bool, narrow: bool) -> Kernel:
+def _kernel(dtype: torch.dtype, soft: bool, narrow: bool, whole: bool = False) -> Kernel:
     number, stored, size = _STORED[dtype]
     call = (_NARROW_CALL if narrow else _WIDE_CALL).format(
         stored=stored, number=number, size=size, soft=soft, exact=stored == number
     )
     source = _SOURCE.format(dtype=dtype, kind="soft" if soft else "integer", call=call)
-    return Kernel(*kernel_cache.functions(source, "cross_entropy", ["kernel"])[0])
+    name = "kernel"
+    if whole:
+        source, name = source + _WHOLE.format(call=call, number=number), "whole"
+    return Kernel(*kernel_cache.functions(source, "cross_entropy", [name])[0])
 
 
 def rows_loss_and_gradient(
@@ -100,16 +124,52 @@ def rows_loss_and_gradient(
     if rows == 0:
         return losses
     weights = torch.ones(classes, dtype=number) if class_weight is None else class_weight
-    options = (ctypes.c_double * 2)(label_smoothing, scale)
     block = max(1, BLOCK_ELEMENTS // classes)
-    head = (ctypes.c_int64 * HEAD)(
+    head = _HEAD.fill(
         0, rows, classes, -(-block // LANES) * LANES if classes <= NARROW else block,
         logits.data_ptr(), targets.data_ptr(), weights.data_ptr(),
         0 if sample_weight is None else sample_weight.data_ptr(),
         losses.data_ptr(), 0 if gradient is None else gradient.data_ptr(),
-        ignore_index, ctypes.addressof(options), number.itemsize,
+        ignore_index, _HEAD.address + HEAD * 8, number.itemsize, label_smoothing, scale,
+        1.0, 0.0, 0.0,
     )  # fmt: skip
     kernel = _kernel(logits.dtype, targets.dim() == 2, classes <= NARROW)
     run = kernel.parallel if rows * classes >= PARALLEL_FROM else kernel.serial
-    run(ctypes.addressof(head))
+    run(head)
     return losses
+
+
+def small_batch(
+    logits: Tensor,
+    targets: Tensor,
+    class_weight: Tensor,
+    sample_weight: Tensor | None,
+    label_smoothing: float,
+    ignore_index: int,
+    divisor: float,
+    gradient: Tensor | None,
+) -> tuple[bool, float, float]:
+    """Check the classes, find the losses' sum and the gradient of the sum / divisor in one call.
+
+    Arguments as in `rows_loss_and_gradient`; integer targets only, not checked before.
+
+    Args:
+        divisor: what the sum is to be divided by; 0 for the sum of the weights of the rows.
+
+    Returns:
+        Whether a class is out of range (nothing else is done then), the sum of the losses, and
+        what the gradient has been multiplied with: 1 / divisor, or 0.
+    """
+    rows, classes = logits.shape
+    number = class_weight.dtype
+    losses = torch.empty(rows, dtype=number)
+    head = _HEAD.fill(
+        0, rows, classes, rows, logits.data_ptr(), targets.data_ptr(), class_weight.data_ptr(),
+        0 if sample_weight is None else sample_weight.data_ptr(),
+        losses.data_ptr(), 0 if gradient is None else gradient.data_ptr(),
+        ignore_index, _HEAD.address + HEAD * 8, number.itemsize, label_smoothing, 0.0,
+        divisor, 0.0, 0.0,
+    )  # fmt: skip
+    _kernel(logits.dtype, False, classes <= NARROW, True).serial(head)
+    found = _HEAD.floats(HEAD, HEAD + 5)
+    return found[3] != 0, found[4], found[1]

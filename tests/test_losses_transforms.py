@@ -1,0 +1,121 @@
+"""What torch does to functions (jacobians, batched gradients, compilation) sees the same losses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_losses_autograd import gradient_of, smooth
+from test_losses_numbers import EACH, WIDE, leaf, loss_of
+
+CLOSE = {"rtol": 1e-12, "atol": 1e-14}
+SOME_WEIGHT = torch.tensor([0.3, 1.0, 0.0, 0.7], dtype=WIDE)
+
+
+def jacobian_by_rows(call, x):
+    """One backward for each element of the result, through the kernels."""
+    z = leaf(x)
+    found = call(z)
+    rows = [
+        torch.autograd.grad(found, z, unit.reshape(found.shape), retain_graph=True)[0]
+        for unit in torch.eye(found.numel(), dtype=found.dtype)
+    ]
+    return torch.stack(rows).reshape(*found.shape, *x.shape)
+
+
+@EACH
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_batched_gradients(row, reduction, create_graph):  # numerics 17
+    x, y = smooth(row)
+
+    def call(z):
+        return loss_of(row, z, y, weight=SOME_WEIGHT, reduction=reduction)
+
+    z = leaf(x)
+    found = call(z)
+    upstream = torch.randn(3, *found.shape, dtype=WIDE)
+    (together,) = torch.autograd.grad(
+        found, z, upstream, is_grads_batched=True, create_graph=create_graph, retain_graph=True
+    )
+    single = [torch.autograd.grad(found, z, one, retain_graph=True)[0] for one in upstream]
+    torch.testing.assert_close(together.detach(), torch.stack(single), **CLOSE)
+
+
+@EACH
+@pytest.mark.parametrize("transform", [torch.func.jacrev, torch.func.jacfwd])
+def test_jacobians(row, transform):
+    x, y = smooth(row)
+
+    def call(z):
+        return loss_of(row, z, y, weight=SOME_WEIGHT, reduction="none")
+
+    torch.testing.assert_close(transform(call)(x), jacobian_by_rows(call, x), **CLOSE)
+
+
+@EACH
+def test_hessian_and_its_product_by_three_ways(row):
+    x, y = smooth(row)
+    direction = torch.randn_like(x)
+
+    def call(z):
+        return loss_of(row, z, y, weight=SOME_WEIGHT)
+
+    hessian = torch.func.hessian(call)(x)
+    torch.testing.assert_close(torch.func.jacrev(torch.func.grad(call))(x), hessian, **CLOSE)
+    wanted = (hessian.reshape(x.numel(), -1) @ direction.reshape(-1)).reshape(x.shape)
+    _, forward = torch.func.jvp(torch.func.grad(call), (x,), (direction,))
+    torch.testing.assert_close(forward, wanted, rtol=1e-11, atol=1e-13)
+    _, backward = torch.autograd.functional.vhp(call, x, direction)
+    torch.testing.assert_close(backward, wanted, rtol=1e-11, atol=1e-13)
+
+
+@EACH
+def test_vmap_over_other_dimensions_and_twice(row):
+    x, y = row.samples((3, 4), WIDE)
+    sums = torch.func.vmap(lambda a, b: loss_of(row, a, b, reduction="sum"), in_dims=1)(x, y)
+    single = [loss_of(row, x[:, k], y[:, k], reduction="sum") for k in range(4)]
+    torch.testing.assert_close(sums, torch.stack(single), **CLOSE)
+    nested = torch.func.vmap(torch.func.vmap(lambda a, b: loss_of(row, a, b, reduction="sum")))
+    torch.testing.assert_close(nested(x, y), loss_of(row, x, y, reduction="none"), **CLOSE)
+
+
+def compiled_against_eager(row, backend, reduction):
+    x, y = smooth(row)
+    if not y.is_floating_point() and row.loss == "cross_entropy":
+        y[1] = -100
+
+    def call(z, t, w):
+        return loss_of(row, z, t, weight=w, reduction=reduction)
+
+    torch._dynamo.reset()
+    ours, theirs = leaf(x), leaf(x)
+    found = torch.compile(call, backend=backend, fullgraph=True)(ours, y, SOME_WEIGHT)
+    exact = call(theirs, y, SOME_WEIGHT)
+    torch.testing.assert_close(found, exact, **CLOSE)
+    found.sum().backward()
+    exact.sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, **CLOSE)
+
+
+@EACH
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_compiles_without_a_graph_break(row, reduction):  # numerics 17
+    compiled_against_eager(row, "aot_eager", reduction)
+
+
+@pytest.mark.slow
+@EACH
+def test_compiles_with_inductor(row):
+    compiled_against_eager(row, "inductor", "mean")
+
+
+@EACH
+def test_a_gradient_inside_a_compiled_function(row):
+    x, y = smooth(row)
+    torch._dynamo.reset()
+
+    def call(z):
+        return torch.func.grad(lambda a: loss_of(row, a, y))(z)
+
+    found = torch.compile(call, backend="aot_eager", fullgraph=True)(x)
+    torch.testing.assert_close(found, gradient_of(row, x, y), **CLOSE)

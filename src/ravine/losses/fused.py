@@ -22,9 +22,9 @@ from ravine.losses import buffers
 from ravine.losses.arguments import is_batched
 
 
-def weigh(value, slope, weight):
+def weigh(part, weight):
     """Multiply by the sample weight; weight 0 leaves the sample out, whatever it holds."""
-    return where(weight == 0, 0.0, weight * value), where(weight == 0, 0.0, weight * slope)
+    return where(weight == 0, 0.0, weight * part)
 
 
 def weigh_outside(outside, weight):
@@ -41,69 +41,95 @@ class Elementwise(Protocol):
     """What the pass needs to know of a loss."""
 
     equation: Equation
-    domain: Equation | None
+    domains: Mapping[str, tuple[Equation, str]]
+    others: tuple[str, ...]
+    wide: bool
+    has_curvature: bool
 
     def elements(
-        self, input: Tensor, target: Tensor, weight: Tensor | None, values: Mapping[str, Any]
-    ) -> tuple[Tensor, Tensor]:
-        """Return loss and slope of every element by plain PyTorch operations."""
+        self,
+        inputs: tuple[Tensor, ...],
+        target: Tensor,
+        weight: Tensor | None,
+        values: Mapping[str, Any],
+    ) -> tuple[Tensor, ...]:
+        """Return loss, slopes and curvature of every element by plain PyTorch operations."""
 
-    def check_domain(self, target: Tensor, weight: Tensor | None) -> None:
-        """Raise for the first target outside of the domain."""
+    def checked(self, inputs: tuple[Tensor, ...], target: Tensor) -> dict[str, Tensor]:
+        """Return the tensors that may have a domain, by name."""
+
+    def check_domain(
+        self, tensors: Mapping[str, Tensor], weight: Tensor | None, values: Mapping[str, Any]
+    ) -> None:
+        """Raise for the first element outside of its domain."""
 
 
 class FusedLoss(torch.autograd.Function):
-    """Loss forwards, gradient kept for the way back; from there on the equation on whole tensors."""
+    """Loss forwards, gradients kept for the way back; from there on the equation on whole tensors.
+
+    Its differentiable arguments are the input and the equation's further tensors.
+    """
 
     @staticmethod
     def forward(
         ctx: Any,
-        input: Tensor,
         rest: tuple[Elementwise, Tensor, Tensor | None, Mapping[str, Any], str, float],
+        *inputs: Tensor,
     ) -> Tensor:
         loss, target, weight, values, reduction, scale = rest
         # Half-precision slopes wait for their factors: see `backward`.
-        now = reduction != "none" or input.dtype not in HALVES
-        result, gradient = value_and_gradient(
-            loss, input, target, weight, values, reduction, scale, now
+        now = reduction != "none" or all(one.dtype not in HALVES for one in inputs)
+        needs = tuple(now and needed for needed in ctx.needs_input_grad[1:])
+        result, gradients = value_and_gradient(
+            loss, inputs, target, weight, values, reduction, scale, needs
         )
-        ctx.save_for_backward(input, target, weight)
+        ctx.save_for_backward(target, weight, *inputs)
         ctx.rest = loss, values, reduction, scale
-        ctx.gradient = gradient
+        ctx.gradients = gradients if now else None
         return result
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         loss, values, reduction, scale = ctx.rest
         # Asked for even where it is not needed: it is what notices an input changed meanwhile.
-        input, target, weight = ctx.saved_tensors
+        target, weight, *inputs = ctx.saved_tensors
+        needs = ctx.needs_input_grad[1:]
         # This way back may itself be differentiated, or see many gradients at once (vmap).
         if torch.is_grad_enabled() or is_batched(grad_output):
-            _, slope = loss.elements(input, target, weight, values)
-            gradient = (slope * (scale * grad_output)).to(input.dtype)
-            return gradient, None
+            slopes = loss.elements(tuple(inputs), target, weight, values)[1:]
+            return None, *(
+                (slope * (scale * grad_output)).to(one.dtype) if needed else None
+                for slope, one, needed in zip(slopes, inputs, needs, strict=False)
+            )
         # Given away at once: autograd may then make it x.grad without a copy. A second way back
         # computes it anew, to the same bits.
-        gradient, ctx.gradient = ctx.gradient, None
+        gradients, ctx.gradients = ctx.gradients, None
         total = reduction != "none" and grad_output.is_cpu
         factor = grad_output.item() if total else 1.0
-        kind = input.dtype
-        half = kind in HALVES
+        kinds = [one.dtype for one in inputs]
+        half = any(kind in HALVES for kind in kinds)
         if half and total and factor != 1:
             # All factors before rounding, so that a scaled loss saves what float16 cannot hold.
-            gradient, scale, factor = None, scale * factor, 1.0
-        if gradient is None:
+            gradients, scale, factor = None, scale * factor, 1.0
+        if gradients is None:
             if half and not total:
-                input, target = input.float(), target.to(torch.float32)
+                inputs = [one.float() if one.dtype in HALVES else one for one in inputs]
+                target = target if target.dtype is torch.float64 else target.to(torch.float32)
             # "sum" whatever was asked for: the values have been given, only the slopes are missing.
-            _, gradient = value_and_gradient(
-                loss, input, target, weight, values, "sum", scale, True
+            _, gradients = value_and_gradient(
+                loss, tuple(inputs), target, weight, values, "sum", scale, needs
             )
-        if not total:
-            gradient.mul_(grad_output)
-        elif factor != 1:
-            gradient.mul_(factor)
-        return gradient if gradient.dtype is kind else gradient.to(kind), None
+        found: list[Tensor | None] = [None]
+        for gradient, kind in zip(gradients, kinds, strict=True):
+            if gradient is None:
+                found.append(None)
+                continue
+            if not total:
+                gradient.mul_(grad_output)
+            elif factor != 1:
+                gradient.mul_(factor)
+            found.append(gradient if gradient.dtype is kind else gradient.to(kind))
+        return tuple(found)
 
 
 HALVES = (torch.float16, torch.bfloat16)
@@ -111,27 +137,70 @@ HALVES = (torch.float16, torch.bfloat16)
 
 def value_and_gradient(
     loss: Elementwise,
-    input: Tensor,
+    inputs: tuple[Tensor, ...],
     target: Tensor,
     weight: Tensor | None,
     values: Mapping[str, Any],
     reduction: str,
     scale: float,
-    needs_gradient: bool,
-) -> tuple[Tensor, Any]:
-    """Return the reduced loss and, if it is needed, the gradient times ``scale``."""
-    input, target = input.detach(), target.detach()
+    needs: tuple[bool, ...],
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Return the reduced loss and the gradients that are needed, times ``scale``."""
+    wanted = ("value", *(name for name, need in zip(_slopes(loss), needs, strict=True) if need))
+    found = _computed(loss, inputs, target, weight, values, reduction, scale, wanted)
+    return found["value"], [found.get(name) for name in _slopes(loss)]
+
+
+def curvature_alone(
+    loss: Elementwise,
+    inputs: tuple[Tensor, ...],
+    target: Tensor,
+    weight: Tensor | None,
+    values: Mapping[str, Any],
+) -> Tensor:
+    """Return the second derivative of every element by its input."""
+    return _computed(loss, inputs, target, weight, values, "none", 1.0, ("curvature",))["curvature"]
+
+
+def _computed(
+    loss: Elementwise,
+    inputs: tuple[Tensor, ...],
+    target: Tensor,
+    weight: Tensor | None,
+    values: Mapping[str, Any],
+    reduction: str,
+    scale: float,
+    wanted: tuple[str, ...],
+) -> dict[str, Tensor]:
+    """Return the wanted outputs of the equation by name."""
+    inputs, target = tuple(one.detach() for one in inputs), target.detach()
     weight = None if weight is None else weight.detach()
-    program = _program(loss.equation, loss.domain, weight is not None, needs_gradient)
-    if input.is_cpu and not is_dense(input):
-        input = input.contiguous()
-    if _has_kernel(program, input):
-        return _one_pass(program, loss, input, target, weight, values, reduction, scale)
-    loss.check_domain(target, weight)
+    program = _program(loss, weight is not None, wanted)
+    if inputs[0].is_cpu and not is_dense(inputs[0]):
+        inputs = (inputs[0].contiguous(), *inputs[1:])
+    if _has_kernel(program, inputs[0]):
+        return _one_pass(program, loss, inputs, target, weight, values, reduction, scale, wanted)
+    loss.check_domain(loss.checked(inputs, target), weight, values)
     with torch.no_grad():
-        elements, slope = loss.elements(input, target, weight, values)
-        result = elements if reduction == "none" else elements.sum() * scale
-        return result, (slope * scale).to(input.dtype)
+        parts = loss.elements(inputs, target, weight, values)
+        found = dict(zip(_outputs(loss), parts, strict=True))
+        if reduction != "none":
+            found["value"] = found["value"].sum() * scale
+        for name, one in zip(_slopes(loss), inputs, strict=True):
+            found[name] = (found[name] * scale).to(one.dtype)
+        return {name: found[name] for name in wanted}
+
+
+def _others(loss: Elementwise) -> tuple[str, ...]:
+    return tuple(f"other{k}" for k in range(len(loss.others)))
+
+
+def _slopes(loss: Elementwise) -> tuple[str, ...]:
+    return ("slope", *(f"slope_{name}" for name in _others(loss)))
+
+
+def _outputs(loss: Elementwise) -> tuple[str, ...]:
+    return ("value", *_slopes(loss), *(("curvature",) if loss.has_curvature else ()))
 
 
 _kernels: dict[tuple[Program, torch.dtype, torch.layout], bool] = {}
@@ -151,42 +220,42 @@ def _has_kernel(program: Program, input: Tensor) -> bool:
 def _one_pass(
     program: Program,
     loss: Elementwise,
-    input: Tensor,
+    inputs: tuple[Tensor, ...],
     target: Tensor,
     weight: Tensor | None,
     values: Mapping[str, Any],
     reduction: str,
     scale: float,
-) -> tuple[Tensor, Tensor | None]:
+    wanted: tuple[str, ...],
+) -> dict[str, Tensor]:
+    input = inputs[0]
     wide = torch.float64 if input.dtype is torch.float64 else torch.float32
-    target = _laid_out(target, input, wide)
-    weight = None if weight is None else _laid_out(weight, input, wide)
+    tensors = {"input": input, "target": _laid_out(target, input, wide)}
+    for name, other in zip(_others(loss), inputs[1:], strict=True):
+        tensors[name] = _laid_out(other, input, wide)
+    if weight is not None:
+        tensors["weight"] = _laid_out(weight, input, wide)
+    types = {name: tensor.dtype for name, tensor in tensors.items()}
+    for name, one in zip(_slopes(loss), inputs, strict=True):
+        types[name] = one.dtype if one.dtype in STORED_TYPES else wide
     numbers = {**values, "scale": scale}
     plan = _plan(
-        program.specialise(numbers),
-        input.dtype,
-        target.dtype,
-        None if weight is None else weight.dtype,
-        reduction == "none",
-        input.numel(),
+        program.specialise(numbers), types, wide, loss.wide, reduction == "none", input.numel()
     )
-    tensors = {"input": input, "target": target, "weight": weight}
-    if "value" in plan.arrays:
-        tensors["value"] = buffers.take(input, wide)
-    if "slope" in plan.arrays:
-        tensors["slope"] = buffers.take(input, input.dtype)
+    for name in plan.arrays:
+        if name not in tensors:
+            tensors[name] = buffers.take(input, types.get(name, wide))
     launch = plan.launch
     for k, name in enumerate(plan.arrays):
-        launch.set_addresses(k, [tensors[name].data_ptr()])  # type: ignore[union-attr]
+        launch.set_addresses(k, [tensors[name].data_ptr()])
     launch.set_scalars(0, plan.program.scalars(numbers))
     launch.run()
     sums = dict(zip(plan.totals, launch.totals(), strict=True))
-    if sums.get("outside", 0.0) != 0:
-        loss.check_domain(target, weight)
-    gradient = tensors.get("slope")
-    if reduction == "none":
-        return tensors["value"], gradient  # type: ignore[return-value]
-    return torch.scalar_tensor(sums["value"] * scale, dtype=wide), gradient
+    if any(total != 0 for name, total in sums.items() if name != "value"):
+        loss.check_domain(loss.checked(inputs, target), weight, values)
+    if "value" in sums:
+        tensors["value"] = torch.scalar_tensor(sums["value"] * scale, dtype=wide)
+    return {name: tensors[name] for name in wanted}
 
 
 def _laid_out(tensor: Tensor, like: Tensor, wide: torch.dtype) -> Tensor:
@@ -198,20 +267,23 @@ def _laid_out(tensor: Tensor, like: Tensor, wide: torch.dtype) -> Tensor:
     return torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
 
 
+_weigh, _weigh_outside, _scale_slope = map(Equation, (weigh, weigh_outside, scale_slope))
+
+
 @cache
-def _program(
-    equation: Equation, domain: Equation | None, weighted: bool, needs_gradient: bool
-) -> Program:
-    stages = [Stage(equation, ("input", "target"), ("value", "slope"))]
+def _program(loss: Elementwise, weighted: bool, wanted: tuple[str, ...]) -> Program:
+    outputs, slopes = _outputs(loss), _slopes(loss)
+    stages = [Stage(loss.equation, ("input", "target", *_others(loss)), outputs)]
     if weighted:
-        outputs = ("value", "slope")
-        stages.append(Stage(Equation(weigh), (*outputs, "weight"), outputs))
-    stages.append(Stage(Equation(scale_slope), ("slope",), ("slope",)))
-    if domain is not None:
-        stages.append(Stage(domain, ("target",), ("outside",)))
+        stages += [Stage(_weigh, (name, "weight"), (name,)) for name in outputs]
+    stages += [Stage(_scale_slope, (name,), (name,)) for name in slopes]
+    variables = {"target": "target", **dict(zip(loss.others, _others(loss), strict=True))}
+    for name, (domain, _) in loss.domains.items():
+        outside = f"outside_{variables[name]}"
+        stages.append(Stage(domain, (variables[name],), (outside,)))
         if weighted:
-            stages.append(Stage(Equation(weigh_outside), ("outside", "weight"), ("outside",)))
-    return Program(stages, private=() if needs_gradient else ("slope",))
+            stages.append(Stage(_weigh_outside, (outside, "weight"), (outside,)))
+    return Program(stages, private=set(outputs) - set(wanted))
 
 
 @dataclass(frozen=True)
@@ -229,33 +301,32 @@ _plans = threading.local()
 
 def _plan(
     program: Specialised,
-    input: torch.dtype,
-    target: torch.dtype,
-    weight: torch.dtype | None,
+    types: dict[str, torch.dtype],
+    wide: torch.dtype,
+    in_float64: bool,
     separate: bool,
     size: int,
 ) -> Plan:
     """Return the plan for these types and this size; a thread keeps its last few.
 
-    ``separate``: the value of each element is wanted, not their sum.
+    ``wide``: the type of what is not in ``types``; ``in_float64``: the arithmetic is, whatever the
+    types are; ``separate``: the value of each element is wanted, not their sum.
     """
     held: dict[Any, Plan] = _plans.__dict__.setdefault("held", {})
-    key = (id(program), input, target, weight, separate, size)
+    key = (id(program), *types.values(), separate, size)
     plan = held.pop(key, None)
     if plan is None:
-        wide = torch.float64 if input is torch.float64 else torch.float32
-        types = {"input": input, "target": target, "slope": input, "value": wide, "outside": wide}
-        if weight is not None:
-            types["weight"] = weight
         totals = tuple(
             name
-            for name in ("value", "outside")
-            if name in program.stores and not (separate and name == "value")
+            for name in program.stores
+            if name.startswith("outside") or (name == "value" and not separate)
         )
         arrays = tuple(name for name in program.variables if name not in totals)
-        types = {name: types[name] for name in (*arrays, *totals)}
+        stored = {name: types.get(name, wide) for name in (*arrays, *totals)}
+        if in_float64:
+            stored["arithmetic"] = torch.float64
         launch = cpu.Launch(
-            cpu.compiled(program, types, totals),
+            cpu.compiled(program, stored, totals),
             [size],
             arrays=len(arrays),
             slots=len(program.slots),

@@ -85,6 +85,18 @@ class LossModule(torch.nn.Module):
         return self.expression()
 
 
+class TensorsLossModule(LossModule):
+    """The module of a loss that takes further tensors after the target."""
+
+    def forward(  # type: ignore[override]
+        self, input: Tensor, target: Tensor, *tensors: Tensor, **named: Any
+    ) -> Tensor:
+        """Return the loss; see the function of the same name."""
+        named = {"reduction": self.reduction, **self.hyperparameters, **named}
+        result: Tensor = type(self).function(input, target, *tensors, **named)
+        return result
+
+
 def module_class(function: LossFunction, home: str) -> type[LossModule]:
     """Return the module class of a loss function."""
     namespace = {
@@ -93,7 +105,8 @@ def module_class(function: LossFunction, home: str) -> type[LossModule]:
         "__qualname__": function.module,
         "function": function,
     }
-    made = type(function.module, (LossModule,), namespace)
+    base = TensorsLossModule if getattr(function, "others", ()) else LossModule
+    made = type(function.module, (base,), namespace)
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     made.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [

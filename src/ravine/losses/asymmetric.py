@@ -58,12 +58,13 @@ def asymmetric(x, y, *, gamma_pos=1.0, gamma_neg=4.0, clip=0.05):
     up, down = where(x > 0, x, 0.0) + tail, where(x > 0, 0.0, -x) + tail  # -log(1 - p), -log p
     p, q = where(x > 0, 1.0, t) / (1 + t), where(x > 0, t, 1.0) / (1 + t)
     keen = where(x == x, 1.0, x) if gamma_pos == 0 else exp(-gamma_pos * up)
-    # At an infinite logit 0 times infinity is 0, both for a label and for a power.
-    positive = where((x > 0) & (x - x != 0), 0.0, keen * down)
+    # At an infinite logit nothing of an infinite loss is nothing.
+    infinite = x - x != 0
+    positive = keen * where(infinite & (y == 0), 0.0, down)
     rising = -keen * (where(x - x == 0, gamma_pos * p * down, 0.0) + q)
     if clip == 0:
         kept = where(x == x, 1.0, x) if gamma_neg == 0 else exp(-gamma_neg * down)
-        negative = where((x < 0) & (x - x != 0), 0.0, kept * up)
+        negative = kept * where(infinite & (y == 1), 0.0, up)
         falling = kept * (where(x - x == 0, gamma_neg * q * up, 0.0) + p)
     else:
         some = p - clip > 0
@@ -72,6 +73,4 @@ def asymmetric(x, y, *, gamma_pos=1.0, gamma_neg=4.0, clip=0.05):
         kept = exp(gamma_neg * log(c))
         negative = where(some, kept * nats, 0.0)
         falling = where(some, p * q * kept * (gamma_neg * nats / c + 1 / rest), 0.0)
-    value = where((y == 0) & (x - x != 0), 0.0, y * positive)
-    value = value + where((y == 1) & (x - x != 0), 0.0, (1 - y) * negative)
-    return where(x == x, value, x), y * rising + (1 - y) * falling
+    return where(x == x, y * positive + (1 - y) * negative, x), y * rising + (1 - y) * falling

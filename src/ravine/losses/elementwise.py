@@ -2,9 +2,10 @@
 """Losses of one input and one target at a time: from their equation to value and gradient.
 
 An equation returns the loss and its slope (derivative by the input). One that takes further tensors
-(a variance) returns a slope by each of them too; one that declares it returns its curvature last. On the CPU both come from one
-pass over the data, with the sum in float64; elsewhere, and where a derivative of the derivative or a
-transform of functions is asked for, the same equation runs on whole tensors.
+(a variance) returns a slope by each of them too; one that declares it returns its curvature last. On
+the CPU all come from one pass over the data, with the sum in float64; elsewhere, and where a
+derivative of the derivative or a transform of functions is asked for, the same equation runs on whole
+tensors.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from ravine.losses.arguments import (
     plain_only,
     readable,
 )
-from ravine.losses.fused import FusedLoss, curvature_alone, value_and_gradient
+from ravine.losses.fused import FusedLoss
+from ravine.losses.one_pass import curvature_alone, value_and_gradient
 
 
 class ElementwiseLoss:

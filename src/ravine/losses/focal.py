@@ -62,15 +62,12 @@ def focal(x, y, *, gamma=2.0, alpha=0.25):
         keen, kept = where(x == x, 1.0, x), where(x == x, 1.0, x)
     else:
         keen, kept = exp(-gamma * up), exp(-gamma * down)
-    # At an infinite logit 0 times infinity is 0, both for a label and for a power.
-    positive = where((x > 0) & (x - x != 0), 0.0, keen * down)
-    negative = where((x < 0) & (x - x != 0), 0.0, kept * up)
+    a = y if alpha is None else alpha * y
+    b = 1 - y if alpha is None else (1 - alpha) * (1 - y)
+    # At an infinite logit nothing of an infinite loss is nothing.
+    infinite = x - x != 0
+    positive = keen * where(infinite & (a == 0), 0.0, down)
+    negative = kept * where(infinite & (b == 0), 0.0, up)
     rising = -keen * (where(x - x == 0, gamma * p * down, 0.0) + q)
     falling = kept * (where(x - x == 0, gamma * q * up, 0.0) + p)
-    if alpha is None:
-        a, b = y, 1 - y
-    else:
-        a, b = alpha * y, (1 - alpha) * (1 - y)
-    value = where((a == 0) & (x - x != 0), 0.0, a * positive)
-    value = value + where((b == 0) & (x - x != 0), 0.0, b * negative)
-    return where(x == x, value, x), a * rising + b * falling
+    return where(x == x, a * positive + b * negative, x), a * rising + b * falling

@@ -61,8 +61,9 @@ def poisson(x, y, *, log_input=True, full=False, eps=1e-8):
         slope, curvature = rate - y, rate
     else:
         rate = x + eps
-        value = x - where(y == 0, 0.0 * x, y * log(rate))
-        slope, curvature = 1 - y / rate, y / (rate * rate)
+        value = x - where(y == 0, 0.0, y * log(rate))
+        quotient = where(y == 0, 0.0, y / rate)
+        slope, curvature = 1 - quotient, where(y == 0, 0.0, quotient / rate)
     if full:
         many = where(y > 1, y, 1.0)
         value = value + where(y > 1, many * log(many) - many + 0.5 * log(TAU * many), 0.0)

@@ -11,8 +11,9 @@ from torch import nn
 def loss_name(loss: object) -> str | None:
     """Return the name of a loss expression or of a loss of Ravine's own, otherwise None.
 
-    A module has the name of its function (``BinaryCrossEntropy`` is ``binary_cross_entropy``). A loss from elsewhere has no name: its author decides what its
-    targets mean, even if it happens to be called ``hinge``.
+    A module has the name of its function (``BinaryCrossEntropy`` is ``binary_cross_entropy``). A loss
+    from elsewhere has no name: its author decides what its targets mean, even if it happens to be
+    called ``hinge``.
 
     >>> loss_name("huber(delta=2)"), loss_name("mse"), loss_name(nn.HuberLoss())
     ('huber', 'mse', None)

@@ -75,7 +75,7 @@ def test_a_loss_without_curvature_says_so():
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_every_subset_of_what_gaussian_nll_differentiates(kind, reduction):
     x, y, v = (torch.rand(20, dtype=WIDE).add(0.25).to(kind) for _ in range(3))
-    wide = [x.double().requires_grad_(), v.double().requires_grad_()]
+    wide = [x.double().clone().requires_grad_(), v.double().clone().requires_grad_()]
     torch.nn.functional.gaussian_nll_loss(
         wide[0], y.double(), wide[1], reduction=reduction
     ).sum().backward()

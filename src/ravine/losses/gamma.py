@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ravine.engine.functions import exp, where
+from ravine.engine.functions import exp, expm1, where
 from ravine.losses.loss import elementwise_loss
 
 
@@ -49,4 +49,6 @@ def gamma(x, y):
     """
     ratio = y * exp(-x)
     value = where((x < 0) & (ratio - ratio != 0), ratio, x + ratio)
-    return value, 1 - ratio, ratio
+    near = abs(x) < 0.5  # there 1 - y e^-x may be almost nothing
+    slope = where(near, (1 - y) - y * expm1(where(near, -x, 0.0)), 1 - ratio)
+    return value, slope, ratio

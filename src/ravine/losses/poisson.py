@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ravine.engine.functions import exp, log, where
+from ravine.engine.functions import exp, expm1, log, where
 from ravine.losses.loss import NOT_NEGATIVE, YES_OR_NO, elementwise_loss
 
 TAU = 6.283185307179586
@@ -58,12 +58,14 @@ def poisson(x, y, *, log_input=True, full=False, eps=1e-8):
         # Nothing of an infinite log rate is nothing, and no count outweighs an infinite rate.
         term = where((y == 0) & (x - x != 0), 0.0, y * x)
         value = where((x > 0) & (rate - rate != 0), rate, rate - term)
-        slope, curvature = rate - y, rate
+        near = abs(x) < 0.5  # there e^x - y may be almost nothing
+        slope = where(near, expm1(where(near, x, 0.0)) + (1 - y), rate - y)
+        curvature = rate
     else:
         rate = x + eps
         value = x - where(y == 0, 0.0, y * log(rate))
-        quotient = where(y == 0, 0.0, y / rate)
-        slope, curvature = 1 - quotient, where(y == 0, 0.0, quotient / rate)
+        slope = where(y == 0, 1.0, ((x - y) + eps) / rate)
+        curvature = where(y == 0, 0.0, y / rate / rate)
     if full:
         many = where(y > 1, y, 1.0)
         value = value + where(y > 1, many * log(many) - many + 0.5 * log(TAU * many), 0.0)

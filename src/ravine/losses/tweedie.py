@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ravine.engine.functions import exp, where
+from ravine.engine.functions import exp, expm1, where
 from ravine.losses.loss import elementwise_loss
 
 
@@ -76,4 +76,7 @@ def tweedie(x, y, *, power=1.5):
         value = where((x < 0) & (common - common != 0), common * right, x + common * right)
     else:
         value = common * (left / (2 - power) - right / (1 - power))
-    return value, common * (left - right), common * ((2 - power) * left - (1 - power) * right)
+    near = abs(x) < 0.5  # there left - right may be almost nothing
+    bend = expm1(where(near, where(x > 0, -x, x), 0.0))
+    gap = where(near, (1 - y) + where(x > 0, -y * bend, bend), left - right)
+    return value, common * gap, common * ((2 - power) * left - (1 - power) * right)

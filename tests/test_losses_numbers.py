@@ -28,7 +28,13 @@ def loss_of(row: Row, x, y, **more):
     options = dict(row.options)
     if "class_weight" in options:
         options["class_weight"] = torch.tensor(options["class_weight"], dtype=WIDE)
-    return getattr(losses, row.loss)(x, y, **options, **more)
+    return getattr(losses, row.loss)(x, y, *others_of(row, x, y), **options, **more)
+
+
+def others_of(row: Row, x, y):
+    """Return the tensors that a loss takes besides input and target."""
+    made = row.extra.get("others")
+    return (made(x, y if isinstance(y, torch.Tensor) else x),) if made else ()
 
 
 def leaf(x):
@@ -189,6 +195,6 @@ def test_modules_equal_their_functions(row):
     function = losses.FUNCTIONS[row.loss]
     module = losses.LOSSES[row.loss](**row.options)
     x, y = row.samples((5,), WIDE)
-    assert torch.equal(module(x, y), loss_of(row, x, y))
+    assert torch.equal(module(x, y, *others_of(row, x, y)), loss_of(row, x, y))
     assert str(module).startswith(row.loss + "(")
     assert list(inspect.signature(type(module)).parameters)[:-1] == list(function.hyperparameters)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from names import named
 
 from ravine.errors import ArgumentError, ArgumentTypeError
 from ravine.schedules import (
@@ -65,7 +66,7 @@ def test_warmup_with_nothing_after_it(use: Callable[[Schedule], Any]) -> None:
         use(warmup(1) >> warmup(2))
 
 
-@pytest.mark.parametrize("other", ["0.1", None, [0.1], True, cosine, lambda step: 0.1], ids=repr)
+@pytest.mark.parametrize("other", ["0.1", None, [0.1], True, cosine, lambda step: 0.1], ids=named)
 def test_joining_with_something_else(other: Any) -> None:
     for join in (lambda: warmup(3) >> other, lambda: other >> warmup(3)):
         with pytest.raises(ArgumentTypeError, match="this is not a learning rate"):

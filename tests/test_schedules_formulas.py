@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from names import named
 from torch.optim import lr_scheduler
 
 from ravine.schedules import (
@@ -102,7 +103,7 @@ def torch_rates(make: Callable[[Any], Any], lr: float, steps: int) -> list[float
             600,
         ),
     ],
-    ids=repr,
+    ids=named,
 )
 def test_lock_step_with_torch(
     schedule: Schedule, make: Callable[[Any], Any], lr: float, steps: int

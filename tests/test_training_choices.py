@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from names import named
 from torch import Tensor, nn
 from training_cases import line, mlp, points, same, task, weights
 
@@ -47,7 +48,7 @@ SMOOTH = {"label_smoothing": 0.1}
         (own_loss, "own_loss"),
         (partial(own_loss), "own_loss()"),
     ],
-    ids=str,
+    ids=named,
 )
 @pytest.mark.parametrize("given_to", ["task", "train"])
 def test_a_loss_in_every_form_is_the_same_loss(loss: Any, text: str, given_to: str) -> None:
@@ -188,7 +189,7 @@ def test_a_schedule_is_followed_and_a_torch_optimizer_says_so() -> None:
         (torch.optim.LBFGS, ["closure", "LBFGS"]),
         (partial(optim.Adam, [], lr=1e-3), ["given its weights by the run"]),
     ],
-    ids=str,
+    ids=named,
 )
 def test_an_optimizer_that_cannot_be_used_is_refused(optimizer: Any, words: list[str]) -> None:
     with pytest.raises(RavineError) as caught:
@@ -300,7 +301,7 @@ def test_one_regulariser_needs_no_list_and_none_is_none() -> None:
             ["did you mean 'valid/accuracy'?"],
         ),
     ],
-    ids=str,
+    ids=named,
 )
 def test_regularisers_that_contradict_or_do_not_exist(
     given: Any, optimizer: Any, words: list[str], tmp_path: Path

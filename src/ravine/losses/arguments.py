@@ -78,11 +78,11 @@ def check_not_empty(name: str, count: int, reduction: str, normalizer: object) -
         )
 
 
-def check_is_tensor(name: str, target: object) -> None:
-    """Raise unless the target is a tensor."""
+def check_is_tensor(name: str, target: object, what: str = "target") -> None:
+    """Raise unless the target (or another) is a tensor."""
     if not isinstance(target, Tensor):
         raise ArgumentTypeError(
-            f"{name}: the target is no tensor", got=type(target).__name__, expected="a tensor"
+            f"{name}: the {what} is no tensor", got=type(target).__name__, expected="a tensor"
         )
 
 
@@ -96,22 +96,22 @@ def check_device(name: str, what: str, tensor: Tensor, input: Tensor) -> None:
         )
 
 
-def check_same_shape(name: str, input: Tensor, target: Tensor) -> None:
+def check_same_shape(name: str, input: Tensor, target: Tensor, what: str = "target") -> None:
     """Raise where broadcasting would silently compare every input with every target."""
-    check_is_tensor(name, target)
+    check_is_tensor(name, target, what)
     if target.is_complex():
-        raise ArgumentTypeError(f"{name}: the target cannot be complex", got=str(target.dtype))
+        raise ArgumentTypeError(f"{name}: the {what} cannot be complex", got=str(target.dtype))
     if input.shape != target.shape:
         hint = "make the shapes equal"
         if input.squeeze().shape == target.squeeze().shape:
-            hint = "call input.squeeze(-1) or target.unsqueeze(-1) on the one that needs it"
+            hint = f"call input.squeeze(-1) or {what}.unsqueeze(-1) on the one that needs it"
         raise ShapeError(
-            f"{name}: input and target differ in shape",
-            got=f"input {tuple(input.shape)}, target {tuple(target.shape)}",
+            f"{name}: input and {what} differ in shape",
+            got=f"input {tuple(input.shape)}, {what} {tuple(target.shape)}",
             expected="the same shape; nothing is broadcast",
             do=hint,
         )
-    check_device(name, "target", target, input)
+    check_device(name, what, target, input)
 
 
 def check_weight(

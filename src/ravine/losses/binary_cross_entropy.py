@@ -15,6 +15,7 @@ def outside_unit_interval(y):
     "BinaryCrossEntropy",
     domain=outside_unit_interval,
     domain_text="a probability: 0, 1 or a number between",
+    curvature=True,
 )
 def binary_cross_entropy(x, y):
     """Binary cross-entropy of a logit x with the probability y of the positive class.
@@ -40,4 +41,4 @@ def binary_cross_entropy(x, y):
     value = where((y == 0) & (x - x != 0), 0.0, y * positive)
     value = value + where((y == 1) & (x - x != 0), 0.0, (1 - y) * negative)
     slope = (1 - y) * sigmoid(x) - y * sigmoid(-x)
-    return value, slope
+    return value, slope, sigmoid(x) * sigmoid(-x)

@@ -1,9 +1,11 @@
 # mypy: disable-error-code="no-untyped-call"
 """Losses of one input and one target at a time: from their equation to value and gradient.
 
-An equation returns the loss and its slope (derivative by the input). On the CPU both come from one
-pass over the data, with the sum in float64; elsewhere, and where a derivative of the derivative or a
-transform of functions is asked for, the same equation runs on whole tensors.
+An equation returns the loss and its slope (derivative by the input). One that takes further tensors
+(a variance) returns a slope by each of them too; one that declares it returns its curvature last. On
+the CPU all come from one pass over the data, with the sum in float64; elsewhere, and where a
+derivative of the derivative or a transform of functions is asked for, the same equation runs on whole
+tensors.
 """
 
 from __future__ import annotations
@@ -17,7 +19,13 @@ import torch
 from torch import Tensor
 
 from ravine.engine.equation import Equation
-from ravine.errors import ArgumentError, EquationError, TargetError, unknown_option
+from ravine.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    EquationError,
+    TargetError,
+    unknown_option,
+)
 from ravine.losses.arguments import (
     check_input,
     check_not_empty,
@@ -29,21 +37,26 @@ from ravine.losses.arguments import (
     plain_only,
     readable,
 )
-from ravine.losses.fused import FusedLoss, value_and_gradient
+from ravine.losses.fused import FusedLoss
+from ravine.losses.one_pass import curvature_alone, value_and_gradient
 
 # The applying itself: functorch, which Function.apply looks for first, is not at work (`plain_only`).
 _apply = super(torch.autograd.Function, FusedLoss).apply
 
 
 class ElementwiseLoss:
-    """A loss made of a scalar equation ``(input, target, *, hyperparameters) -> (loss, slope)``.
+    """A loss made of a scalar equation.
+
+    ``(input, target, further tensors, *, hyperparameters) -> (loss, slope by the input, slope by each
+    further tensor, second derivative by the input where ``curvature`` says so)``
 
     Args:
         module: the name of its `torch.nn.Module`.
         equation: the formula.
-        domain: ``(target) -> 0.0`` where the loss is defined, ``1.0`` where it is not; None if it is
-            for any number.
-        domain_text: the domain in words.
+        domains: "target" or the name of a further tensor -> (equation, words); the equation is
+            ``(tensor, *, hyperparameters) -> 0.0`` where the loss is defined, ``1.0`` where not.
+        wide: computed in float64 whatever the input's type, because terms cancel.
+        curvature: whether the equation returns the second derivative by the input too.
         bounds: hyperparameter -> (test, the bound in words).
         name: what messages call it; the equation's name if empty.
     """
@@ -54,8 +67,9 @@ class ElementwiseLoss:
         equation: Equation,
         *,
         name: str = "",
-        domain: Equation | None = None,
-        domain_text: str = "",
+        domains: Mapping[str, tuple[Equation, str]] | None = None,
+        wide: bool = False,
+        curvature: bool = False,
         bounds: Mapping[str, tuple[Callable[[Any], bool], str]] | None = None,
     ) -> None:
         if equation.reduces:
@@ -68,20 +82,22 @@ class ElementwiseLoss:
         self.equation = equation
         self.__name__ = name or equation.name
         self.__doc__ = equation.doc
-        self.domain = domain
-        self.domain_text = domain_text
+        self.others = equation.tensors[2:]
+        self.domains = domains or {}
+        self.wide = wide
+        self.has_curvature = curvature
         self.bounds = bounds or {}
         self.hyperparameters = equation.hyperparameters
         self._reference = _nameless(equation.reference)
         # The same loss for check="off": no domain is no test of targets in any kernel.
         self._unchecked = copy.copy(self)
-        self._unchecked.domain = None
+        self._unchecked.domains = {}
 
     def __call__(
         self,
         input: Tensor,
         target: Tensor,
-        *,
+        *others: Tensor,
         weight: Tensor | None = None,
         reduction: str = "mean",
         normalizer: float | Tensor | None = None,
@@ -90,35 +106,90 @@ class ElementwiseLoss:
     ) -> Tensor:
         name = self.__name__
         checked = is_checked(name, check)
-        if not checked and self.domain is not None:
+        if not checked and self.domains:
             return self._unchecked(
-                input, target, weight=weight, reduction=reduction, normalizer=normalizer,
+                input, target, *others, weight=weight, reduction=reduction, normalizer=normalizer,
                 check=check, **hyperparameters,
             )  # fmt: skip
+        if others or self.others:
+            others = self._named(others, hyperparameters)
         values = self.settle(hyperparameters) if hyperparameters else self.hyperparameters
         check_reduction(name, reduction, normalizer)
-        check_input(name, input)
-        check_same_shape(name, input, target)
+        self._check_tensors(input, target, others)
         check_not_empty(name, input.numel(), reduction, normalizer)
         if weight is not None:
             weight = check_weight(name, weight, input.shape, input, checked)
-        if plain_only(input, target, weight) or needs_gradient(target, weight, normalizer):
-            return self._plain(input, target, weight, values, reduction, normalizer)
+        if plain_only(input, target, weight, *others) or needs_gradient(target, weight, normalizer):
+            return self._plain(input, target, others, weight, values, reduction, normalizer)
         scale = _mean_scale(input, weight, normalizer) if reduction == "mean" else 1.0
-        if not (input.requires_grad and torch.is_grad_enabled()):
+        if not (needs_gradient(input, *others) and torch.is_grad_enabled()):
+            nothing = (False,) * (1 + len(others))
             found, _ = value_and_gradient(
-                self, input, target, weight, values, reduction, scale, False
+                self, (input, *others), target, weight, values, reduction, scale, nothing
             )
             return found
         rest = self, target, weight, values, reduction, scale
-        applied: Tensor = _apply(input, rest)
+        applied: Tensor = _apply(rest, input, *others)
         return applied
+
+    def curvature(
+        self,
+        input: Tensor,
+        target: Tensor,
+        *others: Tensor,
+        weight: Tensor | None = None,
+        **hyperparameters: Any,
+    ) -> Tensor:
+        """Return the second derivative of each (weighted) element by its input, as Newton needs it.
+
+        Raises:
+            ArgumentError: the equation does not return its curvature.
+        """
+        name = self.__name__
+        if not self.has_curvature:
+            raise ArgumentError(
+                f"{name}: its equation returns no curvature",
+                do="differentiate twice: torch.autograd.grad(..., create_graph=True)",
+            )
+        others = self._named(others, hyperparameters)
+        values = self.settle(hyperparameters)
+        self._check_tensors(input, target, others)
+        if weight is not None:
+            weight = check_weight(name, weight, input.shape, input)
+        if not plain_only(input, target, weight, *others) and not needs_gradient(
+            input, target, weight, *others
+        ):
+            return curvature_alone(self, (input, *others), target, weight, values)
+        inputs = (input, *others)
+        self.check_domain(self.checked(inputs, target), weight, values)
+        return self.elements(inputs, target, weight, values)[-1]
+
+    def _named(self, given: tuple[Tensor, ...], options: dict[str, Any]) -> tuple[Tensor, ...]:
+        """Return the further tensors, given by position or taken out of the options."""
+        rest = self.others[len(given) :]
+        missing = [name for name in rest if name not in options]
+        if missing or len(given) > len(self.others):
+            self.settle({k: v for k, v in options.items() if k not in self.others})
+            wanted = ("input", "target", *self.others)
+            raise ArgumentTypeError(
+                f"{self.__name__}: the tensors are not the ones that it takes",
+                got=f"{2 + len(given) + len(rest) - len(missing)}",
+                expected=f"{len(wanted)}: {', '.join(wanted)}",
+            )
+        return (*given, *(options.pop(name) for name in rest))
+
+    def _check_tensors(self, input: Tensor, target: Tensor, others: tuple[Tensor, ...]) -> None:
+        check_input(self.__name__, input)
+        check_same_shape(self.__name__, input, target)
+        for name, other in zip(self.others, others, strict=True):
+            check_same_shape(self.__name__, input, other, name)
 
     def settle(self, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return all hyperparameters, checked against their bounds."""
         for option in hyperparameters:
             if option not in self.hyperparameters:
-                known = [*self.hyperparameters, "weight", "reduction", "normalizer", "check"]
+                known = [*self.others, *self.hyperparameters, "weight", "reduction", "normalizer"]
+                known.append("check")
                 raise unknown_option(self.__name__, option, known)
         values = {**self.hyperparameters, **hyperparameters}
         for option, (test, text) in self.bounds.items():
@@ -131,35 +202,43 @@ class ElementwiseLoss:
         return values
 
     def elements(
-        self, input: Tensor, target: Tensor, weight: Tensor | None, values: Mapping[str, Any]
-    ) -> tuple[Tensor, Tensor]:
-        """Return loss and slope of every element by plain PyTorch operations."""
-        if input.dtype in (torch.float16, torch.bfloat16):
-            input = input.float()
-        target = target.to(input.dtype)
+        self,
+        inputs: tuple[Tensor, ...],
+        target: Tensor,
+        weight: Tensor | None,
+        values: Mapping[str, Any],
+    ) -> tuple[Tensor, ...]:
+        """Return loss, slopes and curvature of every element by plain PyTorch operations."""
+        result = torch.float64 if inputs[0].dtype is torch.float64 else torch.float32
+        kind = torch.float64 if self.wide else result
+        given = [tensor.to(kind) for tensor in (inputs[0], target, *inputs[1:])]
         if weight is None:
-            return self._reference(input, target, **values)  # type: ignore[no-any-return]
+            return tuple(part.to(result) for part in self._reference(*given, **values))
         # What is left out must not reach the formula if it is not finite: 0 * NaN on the way back is
         # NaN. Finite samples of weight 0 do: the slope by their weight is their loss.
         counts = weight != 0
-        kept = counts | (input.isfinite() & target.isfinite())
-        input, target = torch.where(kept, input, 0.0), torch.where(kept, target, 0.0)
-        loss, slope = self._reference(input, target, **values)
-        kept = counts | (kept & loss.isfinite())
-        weight = weight.to(loss.dtype)
-        return torch.where(kept, weight * loss, 0.0), torch.where(kept, weight * slope, 0.0)
+        finite = given[0].isfinite()
+        for tensor in given[1:]:
+            finite = finite & tensor.isfinite()
+        kept = counts | finite
+        parts = self._reference(*(torch.where(kept, tensor, 0.0) for tensor in given), **values)
+        kept = counts | (kept & parts[0].isfinite())
+        weight = weight.to(kind)
+        return tuple(torch.where(kept, weight * part, 0.0).to(result) for part in parts)
 
     def _plain(
         self,
         input: Tensor,
         target: Tensor,
+        others: tuple[Tensor, ...],
         weight: Tensor | None,
         values: Mapping[str, Any],
         reduction: str,
         normalizer: float | Tensor | None,
     ) -> Tensor:
-        self.check_domain(target, weight)
-        loss, _ = self.elements(input, target, weight, values)
+        inputs = (input, *others)
+        self.check_domain(self.checked(inputs, target), weight, values)
+        loss = self.elements(inputs, target, weight, values)[0]
         if reduction == "none":
             return loss
         total = loss.sum()
@@ -172,21 +251,31 @@ class ElementwiseLoss:
         amount = weight.sum(dtype=loss.dtype)
         return torch.where(amount == 0, 0.0, total / torch.where(amount == 0, 1.0, amount))
 
-    def check_domain(self, target: Tensor, weight: Tensor | None) -> None:
-        """Raise `TargetError` for the first target outside of the domain, if its sample counts."""
-        if self.domain is None or not readable(target):
-            return
-        outside = self.domain.reference(target.detach().to(torch.float64))
-        if weight is not None:
-            outside = torch.where(weight.detach() == 0, 0.0, outside)
-        if bool(outside.any()):
-            position = outside.nonzero()[0].tolist()
-            raise TargetError(
-                f"{self.__name__}: a target is outside of what the loss is defined for",
-                where=f"target[{', '.join(map(str, position))}]",
-                got=repr(target.detach()[tuple(position)].item()),
-                expected=self.domain_text,
-            )
+    def checked(self, inputs: tuple[Tensor, ...], target: Tensor) -> dict[str, Tensor]:
+        """Return the tensors that have a domain, by the names they are known by."""
+        return {"target": target, **dict(zip(self.others, inputs[1:], strict=True))}
+
+    def check_domain(
+        self, tensors: Mapping[str, Tensor], weight: Tensor | None, values: Mapping[str, Any]
+    ) -> None:
+        """Raise `TargetError` for the first element outside of its domain, if its sample counts."""
+        for name, (domain, text) in self.domains.items():
+            tensor = tensors[name].detach()
+            if not readable(tensor):
+                continue
+            numbers = {option: values[option] for option in domain.hyperparameters}
+            outside = domain.reference(tensor.to(torch.float64), **numbers)
+            if weight is not None:
+                outside = torch.where(weight.detach() == 0, 0.0, outside)
+            if bool(outside.any()):
+                position = outside.nonzero()[0].tolist()
+                what = "a target" if name == "target" else f"an element of {name}"
+                raise TargetError(
+                    f"{self.__name__}: {what} is outside of what the loss is defined for",
+                    where=f"{name}[{', '.join(map(str, position))}]",
+                    got=repr(tensor[tuple(position)].item()),
+                    expected=text,
+                )
 
 
 def _nameless(function: Any) -> Callable[..., Any]:

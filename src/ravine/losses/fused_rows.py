@@ -197,13 +197,15 @@ def first_pass(
     divisor = divisor or amount
     scale = 1.0 / divisor if divisor != 0 else 0.0
     losses, gradient = compute(scores, rows, target, factor, options, scale, needs_gradient)
-    if not summed:
-        return losses, gradient, scale, target, factor
-    if on_cpu:
-        found = torch.scalar_tensor(total_of(losses) * scale, dtype=losses.dtype)
-    else:
-        found = (losses.sum(dtype=torch.float64) * scale).to(losses.dtype)
+    found = sum_of(losses, scale) if summed else losses
     return found, gradient, scale, target, factor
+
+
+def sum_of(losses: Tensor, scale: float) -> Tensor:
+    """Return the sum of the losses, added in float64, times ``scale``."""
+    if compiled(losses):
+        return torch.scalar_tensor(total_of(losses) * scale, dtype=losses.dtype)
+    return (losses.sum(dtype=torch.float64) * scale).to(losses.dtype)
 
 
 def settled_targets(

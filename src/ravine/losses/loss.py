@@ -15,6 +15,11 @@ POSITIVE: Bound = (
     lambda x: isinstance(x, (int, float)) and 0 < x < math.inf,
     "a finite number > 0",
 )
+NOT_NEGATIVE: Bound = (
+    lambda x: isinstance(x, (int, float)) and 0 <= x < math.inf,
+    "a finite number >= 0",
+)
+YES_OR_NO: Bound = (lambda x: isinstance(x, bool), "True or False")
 
 
 def elementwise_loss(
@@ -22,6 +27,9 @@ def elementwise_loss(
     *,
     domain: Callable[..., Any] | None = None,
     domain_text: str = "",
+    domains: Mapping[str, tuple[Callable[..., Any], str]] | None = None,
+    wide: bool = False,
+    curvature: bool = False,
     bounds: Mapping[str, Bound] | None = None,
     name: str = "",
 ) -> Callable[[Callable[..., Any]], ElementwiseLoss]:
@@ -31,16 +39,23 @@ def elementwise_loss(
         module: the name of the `torch.nn.Module` of the loss.
         domain: ``(target) -> 0.0`` where the loss is defined and ``1.0`` where it is not.
         domain_text: the domain in words, for the error.
+        domains: the same of the equation's further tensors: name -> (domain, words).
+        wide: computed in float64 whatever the input's type, for equations whose terms cancel.
+        curvature: whether the equation's last output is the second derivative by the input.
         bounds: hyperparameter -> (test, the bound in words).
         name: what messages call the loss; the equation's name if empty.
     """
+
+    checked = {} if domain is None else {"target": (domain, domain_text)}
+    checked |= domains or {}
 
     def decorate(function: Callable[..., Any]) -> ElementwiseLoss:
         return ElementwiseLoss(
             module,
             Equation(function),
-            domain=None if domain is None else Equation(domain),
-            domain_text=domain_text,
+            domains={part: (Equation(test), text) for part, (test, text) in checked.items()},
+            wide=wide,
+            curvature=curvature,
             bounds=bounds,
             name=name,
         )

@@ -129,7 +129,8 @@ def module_class(function: LossFunction | SampleLoss, home: str) -> type[LossMod
         "__qualname__": function.module,
         "function": function,
     }
-    base = SampleLossModule if isinstance(function, SampleLoss) else LossModule
+    of_others = isinstance(function, SampleLoss) or bool(getattr(function, "others", ()))
+    base = SampleLossModule if of_others else LossModule
     made = type(function.module, (base,), namespace)
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     made.__signature__ = inspect.Signature(  # type: ignore[attr-defined]

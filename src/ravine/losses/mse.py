@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ravine.engine.functions import where
 from ravine.losses.loss import elementwise_loss
 
 
-@elementwise_loss("MSE")
+@elementwise_loss("MSE", curvature=True)
 def mse(x, y):
     """Mean squared error.
 
@@ -18,4 +19,4 @@ def mse(x, y):
     Source: Legendre 1805; `torch.nn.functional.mse_loss`.
     """
     e = x - y
-    return e * e, 2 * e
+    return e * e, 2 * e, where(e == e, 2.0, e)

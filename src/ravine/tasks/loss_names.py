@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import re
 
 from torch import nn
 
@@ -12,9 +11,9 @@ from torch import nn
 def loss_name(loss: object) -> str | None:
     """Return the name of a loss expression or of a loss of Ravine's own, otherwise None.
 
-    The classes are the functions' names in capitals (``BinaryCrossEntropy`` is
-    ``binary_cross_entropy``). A loss from elsewhere has no name: its author decides what its
-    targets mean, even if it happens to be called ``hinge``.
+    A module has the name of its function (``BinaryCrossEntropy`` is ``binary_cross_entropy``). A loss
+    from elsewhere has no name: its author decides what its targets mean, even if it happens to be
+    called ``hinge``.
 
     >>> loss_name("huber(delta=2)"), loss_name("mse"), loss_name(nn.HuberLoss())
     ('huber', 'mse', None)
@@ -26,10 +25,8 @@ def loss_name(loss: object) -> str | None:
     owner = type(loss) if isinstance(loss, nn.Module) else loss
     if getattr(owner, "__module__", "").partition(".")[0] != "ravine":
         return None
-    name = getattr(owner, "__name__", None)
-    if isinstance(name, str) and isinstance(loss, nn.Module):
-        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
-    return name
+    name = getattr(getattr(owner, "function", owner), "__name__", None)
+    return name if isinstance(name, str) else None
 
 
 def _first_word(expression: str) -> str | None:

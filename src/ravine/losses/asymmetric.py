@@ -1,0 +1,76 @@
+"""Asymmetric loss on logits, for many labels."""
+
+from __future__ import annotations
+
+from ravine.engine.functions import exp, log, log1p, where
+from ravine.losses.binary_cross_entropy import outside_unit_interval
+from ravine.losses.loss import NOT_NEGATIVE, elementwise_loss
+
+
+@elementwise_loss(
+    "Asymmetric",
+    domain=outside_unit_interval,
+    domain_text="a probability: 0, 1 or a number between",
+    bounds={
+        "gamma_pos": NOT_NEGATIVE,
+        "gamma_neg": NOT_NEGATIVE,
+        "clip": (
+            lambda c: isinstance(c, (int, float)) and 0 <= c < 1,
+            "a number from 0 to 1, without 1",
+        ),
+    },
+    wide=True,
+)
+def asymmetric(x, y, *, gamma_pos=1.0, gamma_neg=4.0, clip=0.05):
+    """Asymmetric loss of a logit x: focal, with another power for negatives and a margin for them.
+
+    Equation:
+        p = 1 / (1 + e^-x),  c = max(p - clip, 0)
+        loss = -y (1 - p)^gamma_pos log(p) - (1 - y) c^gamma_neg log(1 - c)
+
+    Args:
+        input: logits, of any shape and float type.
+        target: probabilities, 0 and 1 among them, of the same shape; nothing is broadcast.
+        weight: one weight for each sample, >= 0; 0 leaves the sample out.
+        reduction: "mean", "sum" or "none".
+        normalizer: what the sum is divided by instead, with "mean".
+        gamma_pos: the power of positives, >= 0.
+        gamma_neg: the power of negatives, >= 0.
+        clip: below this probability a negative has no loss, 0 <= clip < 1.
+
+    Raises:
+        TargetError: a target outside of 0..1, with its position.
+
+    Example:
+        >>> import torch
+        >>> from ravine.losses import asymmetric
+        >>> asymmetric(torch.tensor([-4.0]), torch.zeros(1)).item()
+        0.0
+
+    Differs from: the authors' code clamps logarithms at 1e-8, sums, and can leave the powers out of
+    the gradient; here it is the equation's. torch has none.
+
+    Source: Ridnik et al. 2021, equations 4 to 7.
+    """
+    # Branches, not abs and maximum: every derivative of a branch is right.
+    t = exp(where(x > 0, -x, x))
+    tail = log1p(t)
+    up, down = where(x > 0, x, 0.0) + tail, where(x > 0, 0.0, -x) + tail  # -log(1 - p), -log p
+    p, q = where(x > 0, 1.0, t) / (1 + t), where(x > 0, t, 1.0) / (1 + t)
+    keen = where(x == x, 1.0, x) if gamma_pos == 0 else exp(-gamma_pos * up)
+    # At an infinite logit nothing of an infinite loss is nothing.
+    infinite = x - x != 0
+    positive = keen * where(infinite & (y == 0), 0.0, down)
+    rising = -keen * (where(x - x == 0, gamma_pos * p * down, 0.0) + q)
+    if clip == 0:
+        kept = where(x == x, 1.0, x) if gamma_neg == 0 else exp(-gamma_neg * down)
+        negative = kept * where(infinite & (y == 1), 0.0, up)
+        falling = kept * (where(x - x == 0, gamma_neg * q * up, 0.0) + p)
+    else:
+        some = p - clip > 0
+        c, rest = where(some, p - clip, 0.5), q + clip  # rest is 1 - c, to the last digit near 0
+        nats = where(c < 0.5, -log1p(-where(c < 0.5, c, 0.0)), -log(rest))
+        kept = exp(gamma_neg * log(c))
+        negative = where(some, kept * nats, 0.0)
+        falling = where(some, p * q * kept * (gamma_neg * nats / c + 1 / rest), 0.0)
+    return where(x == x, y * positive + (1 - y) * negative, x), y * rising + (1 - y) * falling

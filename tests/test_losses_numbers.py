@@ -197,4 +197,5 @@ def test_modules_equal_their_functions(row):
     x, y = row.samples((5,), WIDE)
     assert torch.equal(module(x, y, *others_of(row, x, y)), loss_of(row, x, y))
     assert str(module).startswith(row.loss + "(")
-    assert list(inspect.signature(type(module)).parameters)[:-1] == list(function.hyperparameters)
+    options = [*function.hyperparameters, "reduction", "check"]
+    assert list(inspect.signature(type(module)).parameters) == options

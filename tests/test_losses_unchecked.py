@@ -102,6 +102,28 @@ def test_no_memory_outside_is_written(rows):
     assert (memory == 7).all()
 
 
+@pytest.mark.parametrize("plain", [False, True])
+def test_linear_cross_entropy(plain):
+    hidden, head = torch.randn(6, 4), torch.randn(9, 4)
+    y = torch.tensor([1, 8, -100, 9, -7, 0])
+    weight = torch.ones(6, requires_grad=plain)
+    found = {}
+    for reduction in ("none", "mean"):
+        x = leaf(hidden)
+        found[reduction] = losses.linear_cross_entropy(
+            x, head, y, sample_weight=weight, reduction=reduction, check="off"
+        )
+        found[reduction].sum().backward()
+        assert x.grad[3:5].isnan().all()
+    exact = losses.cross_entropy(hidden @ head.T, y, reduction="none", check="off")
+    torch.testing.assert_close(found["none"], exact, equal_nan=True)
+    assert exact.isnan().tolist() == [False, False, False, True, True, False]
+    assert found["mean"].isnan()
+    module = losses.LinearCrossEntropy(check="off")
+    assert repr(module) == "linear_cross_entropy(check='off')"
+    assert module(hidden, head, y).isnan()
+
+
 def test_another_word_is_an_error():
     with pytest.raises(ArgumentError) as caught:
         losses.mse(torch.zeros(2), torch.zeros(2), check="no")

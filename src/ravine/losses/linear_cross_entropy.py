@@ -14,11 +14,13 @@ from ravine.losses.arguments import (
     check_not_empty,
     check_reduction,
     check_weight,
+    is_checked,
     needs_gradient,
     plain_only,
     readable,
 )
 from ravine.losses.cross_entropy import CrossEntropyRows
+from ravine.losses.fused_rows import without_strangers
 from ravine.losses.kernels.cross_entropy_cpu import number_type
 from ravine.losses.linear_arguments import check_head, check_head_target
 from ravine.losses.linear_autograd import Call, ChunkedRows, evaluate
@@ -44,6 +46,7 @@ def linear_cross_entropy(
     reduction: str = "mean",
     normalizer: float | Tensor | None = None,
     return_lse: bool = False,
+    check: str = "on",
 ) -> Any:
     """Cross-entropy of the logits hidden weight^T + bias, which are never all in memory.
 
@@ -66,6 +69,7 @@ def linear_cross_entropy(
         reduction: "mean", "sum" or "none"; "none" computes the logits once more on the way back.
         normalizer: what the sum is divided by instead, with "mean".
         return_lse: whether log sum_k exp x_k is returned too, 0 for samples left out.
+        check: "off" as in `cross_entropy`.
 
     Returns:
         The loss as of `cross_entropy`: one number, or (...) with reduction="none"; float32 for
@@ -98,6 +102,7 @@ def linear_cross_entropy(
     """
     terms, values = _terms(class_weight, label_smoothing, ignore_index, z_loss, soft_cap)
     check_reduction(NAME, reduction, normalizer)
+    checked = is_checked(NAME, check)
     hidden, weight, bias = check_head(hidden, weight, bias)
     soft = check_head_target(hidden, weight, target)
     shape, classes = hidden.shape[:-1], weight.shape[0]
@@ -105,13 +110,15 @@ def linear_cross_entropy(
     number = number_type(hidden.dtype)
     factor = None
     if sample_weight is not None:
-        factor = check_weight(NAME, sample_weight, shape, hidden).reshape(-1).to(number)
+        factor = check_weight(NAME, sample_weight, shape, hidden, checked).reshape(-1).to(number)
     rows = hidden.reshape(-1, hidden.shape[-1])
     target = target.reshape(-1, classes) if soft else target.reshape(-1).to(torch.int64)
     options = ROWS.settle(weight.t(), values)
     terms = Terms(ROWS, options, terms.soft_cap, terms.z_loss)
-    if readable(rows, target):
+    if checked and readable(rows, target):
         ROWS.check_target(weight.t(), target.detach(), factor, options)
+    elif not soft:
+        target, factor = without_strangers(target, factor, weight.t(), options)
     if plain_only(rows, weight, bias, target, factor) or needs_gradient(
         target, factor, normalizer, options["class_weight"]
     ):
@@ -122,7 +129,7 @@ def linear_cross_entropy(
         scale = 1.0
         if reduction == "mean":
             amount = ROWS.amount(target, factor, options) if normalizer is None else normalizer
-            scale = 1.0 / float(amount) if float(amount) > 0 else 0.0
+            scale = 1.0 / float(amount) if float(amount) != 0 else 0.0
         enabled = torch.is_grad_enabled()
         wanted = (
             enabled and rows.requires_grad,
@@ -194,7 +201,7 @@ def _reduced(
     if normalizer is not None:
         return total / normalizer
     amount = ROWS.amount(target, factor, options).to(total.dtype)
-    return torch.where(amount > 0, total / torch.where(amount > 0, amount, 1.0), 0.0)
+    return torch.where(amount == 0, 0.0, total / torch.where(amount == 0, 1.0, amount))
 
 
 class LinearCrossEntropy(torch.nn.Module):
@@ -210,20 +217,29 @@ class LinearCrossEntropy(torch.nn.Module):
     OPTIONS = ("class_weight", "label_smoothing", "ignore_index", "z_loss", "soft_cap")
 
     def __init__(
-        self, *, reduction: str = "mean", return_lse: bool = False, **options: Any
+        self,
+        *,
+        reduction: str = "mean",
+        return_lse: bool = False,
+        check: str = "on",
+        **options: Any,
     ) -> None:
         super().__init__()
         for option in options:
             if option not in self.OPTIONS:
                 raise unknown_option(
-                    "LinearCrossEntropy", option, [*self.OPTIONS, "reduction", "return_lse"]
+                    "LinearCrossEntropy",
+                    option,
+                    [*self.OPTIONS, "reduction", "return_lse", "check"],
                 )
         check_reduction(NAME, reduction, None)
+        is_checked(NAME, check)
         defaults = (None, 0.0, -100, 0.0, None)
         _terms(*(options.get(o, d) for o, d in zip(self.OPTIONS, defaults, strict=True)))
         self.options = options
         self.reduction = reduction
         self.return_lse = return_lse
+        self.check = check
 
     def forward(
         self,
@@ -245,6 +261,7 @@ class LinearCrossEntropy(torch.nn.Module):
             normalizer=normalizer,
             reduction=self.reduction,
             return_lse=self.return_lse,
+            check=self.check,
             **self.options,
         )
 
@@ -254,4 +271,6 @@ class LinearCrossEntropy(torch.nn.Module):
             shown.append(f"reduction={self.reduction!r}")
         if self.return_lse:
             shown.append("return_lse=True")
+        if self.check != "on":
+            shown.append(f"check={self.check!r}")
         return f"{NAME}({', '.join(shown)})"

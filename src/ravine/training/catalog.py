@@ -139,7 +139,9 @@ def choose_loss(choice: Any, options: Mapping[str, Any]) -> tuple[Any, str]:
     if isinstance(choice, LossModule):
         if options:
             choice = type(choice)(
-                reduction=choice.reduction, **_joined(choice.hyperparameters, options, "the loss")
+                reduction=choice.reduction,
+                check=choice.check,
+                **_joined(choice.hyperparameters, options, "the loss"),
             )
         return choice, choice.expression()
     return choice, written(choice)
@@ -215,7 +217,7 @@ def _as_module(choice: Any) -> Any:
     if isinstance(choice, functools.partial) and not choice.args:
         function, options = choice.func, choice.keywords
     for name, known in FUNCTIONS.items():
-        if known is function and options.keys() <= {*known.hyperparameters, "reduction"}:
+        if known is function and options.keys() <= {*known.hyperparameters, "reduction", "check"}:
             return LOSSES[name](**options)
     return choice
 

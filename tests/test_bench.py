@@ -12,8 +12,17 @@ import torch
 
 from ravine import cli
 from ravine.bench import RULES, bench_steps, timing
-from ravine.bench.peers import Unable, peers, tried
+from ravine.bench.peers import PACKAGES, Unable, peers, tried
 from ravine.errors import UnknownNameError
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _torch_alone():
+    """No packages that happen to be installed: HeavyBall compiles for half a minute."""
+    with pytest.MonkeyPatch.context() as patch:
+        for package in PACKAGES:
+            patch.setitem(sys.modules, package, None)
+        yield
 
 
 @pytest.fixture

@@ -67,7 +67,10 @@ def _classes(shape: tuple[int, ...], device: str) -> Tensor:
 
 LOSSES: dict[str, Peer] = {
     "mse": Peer(F.mse_loss, _numbers),
+    "mae": Peer(F.l1_loss, _numbers),
     "huber": Peer(F.huber_loss, _numbers),
+    "smooth_l1": Peer(F.smooth_l1_loss, _numbers),
+    "poisson": Peer(F.poisson_nll_loss, _numbers),
     "hinge": Peer(_hinge, _signs),
     "binary_cross_entropy": Peer(F.binary_cross_entropy_with_logits, _labels),
     "cross_entropy": Peer(F.cross_entropy, _classes, tuple(ROWS)),

@@ -63,7 +63,7 @@ def poisson(x, y, *, log_input=True, full=False, eps=1e-8):
         curvature = rate
     else:
         rate = x + eps
-        value = x - where(y == 0, 0.0, y * log(rate))
+        value = x - where((y == 0) & ((rate == 0) | (rate - rate != 0)), 0.0, y * log(rate))
         slope = where(y == 0, 1.0, ((x - y) + eps) / rate)
         curvature = where(y == 0, 0.0, y / rate / rate)
     if full:

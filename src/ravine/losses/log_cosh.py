@@ -31,8 +31,8 @@ def log_cosh(x, y):
     Example:
         >>> import torch
         >>> from ravine.losses import log_cosh
-        >>> round(log_cosh(torch.tensor([1000.0]), torch.zeros(1)).item(), 4)
-        999.3069
+        >>> round(log_cosh(torch.tensor([1000.0]), torch.zeros(1)).item(), 2)
+        999.31
 
     Differs from: the same in Keras (``LogCosh``) and optax (``log_cosh``), which lose all digits for
     errors below 1e-4 in float32. torch has none.

@@ -43,6 +43,8 @@ from ravine.losses.one_pass import curvature_alone, value_and_gradient
 # The applying itself: functorch, which Function.apply looks for first, is not at work (`plain_only`).
 _apply = super(torch.autograd.Function, FusedLoss).apply
 
+OPTIONS = ("weight", "reduction", "normalizer", "check")
+
 
 class ElementwiseLoss:
     """A loss made of a scalar equation.
@@ -52,7 +54,6 @@ class ElementwiseLoss:
 
     Args:
         module: the name of its `torch.nn.Module`.
-        equation: the formula.
         domains: "target" or the name of a further tensor -> (equation, words); the equation is
             ``(tensor, *, hyperparameters) -> 0.0`` where the loss is defined, ``1.0`` where not.
         wide: computed in float64 whatever the input's type, because terms cancel.
@@ -188,8 +189,7 @@ class ElementwiseLoss:
         """Return all hyperparameters, checked against their bounds."""
         for option in hyperparameters:
             if option not in self.hyperparameters:
-                known = [*self.others, *self.hyperparameters, "weight", "reduction", "normalizer"]
-                known.append("check")
+                known = [*self.others, *self.hyperparameters, *OPTIONS]
                 raise unknown_option(self.__name__, option, known)
         values = {**self.hyperparameters, **hyperparameters}
         for option, (test, text) in self.bounds.items():

@@ -42,7 +42,7 @@ def breast_cancer(seed: int) -> Task:
         test=test,
         metrics=["accuracy"],
         defaults={"optimizer": "adam(lr=1e-2, l2=1e-2)", "epochs": 30, "batch_size": 32},
-        targets_for={"hinge": signs},
+        targets_for=dict.fromkeys(("hinge", "squared_hinge", "perceptron"), signs),
         baseline=class_entropy(labels[split.train]),
     )
 

@@ -1,11 +1,10 @@
 # mypy: disable-error-code="no-untyped-call"
 """Losses of one input and one target at a time: from their equation to value and gradient.
 
-An equation returns the loss and its slope (derivative by the input). One that takes further tensors
-(a variance) returns a slope by each of them too; one that declares it returns its curvature last. On
-the CPU all come from one pass over the data, with the sum in float64; elsewhere, and where a
-derivative of the derivative or a transform of functions is asked for, the same equation runs on whole
-tensors.
+An equation returns the loss and its slope (derivative by the input). One with further tensors (a
+variance) returns a slope by each of them too; one that declares it returns its curvature last. On the
+CPU all come from one pass over the data, summed in float64; elsewhere, and for derivatives of
+derivatives and transforms of functions, the same equation runs on whole tensors.
 """
 
 from __future__ import annotations
@@ -155,13 +154,12 @@ class ElementwiseLoss:
         others = self._named(others, hyperparameters)
         values = self.settle(hyperparameters)
         self._check_tensors(input, target, others)
-        if weight is not None:
-            weight = check_weight(name, weight, input.shape, input)
+        weight = None if weight is None else check_weight(name, weight, input.shape, input)
         if not plain_only(input, target, weight, *others) and not needs_gradient(
             input, target, weight, *others
         ):
             return curvature_alone(self, (input, *others), target, weight, values)
-        inputs = (input, *others)
+        inputs = input, *others
         self.check_domain(self.checked(inputs, target), weight, values)
         return self.elements(inputs, target, weight, values)[-1]
 

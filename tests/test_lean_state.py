@@ -13,6 +13,7 @@ from lean_support import holder, numbers
 import ravine
 from ravine.errors import ArgumentError, EquationError
 from ravine.optim import OPTIMIZERS, SGD, Adam, AdamW, GradientDescent, RMSprop, lean_state
+from ravine.rules import MATRIX_RULES
 
 LEAN = ["bfloat16", "int8"]
 
@@ -120,6 +121,7 @@ def test_the_rules_that_have_moments():
         "GradientDescent",
         "Rprop",
         "ScheduleFreeSGD",
+        *MATRIX_RULES,
     }
 
 

@@ -95,7 +95,6 @@ def linear_cross_entropy(
     Differs from: ``weight`` is the head's matrix, as in ``F.linear``; sample weights are
     ``sample_weight``. torch's ``F.linear_cross_entropy`` takes one batch dimension, computes ignored
     rows, gives NaN if all are ignored, and holds all logits for label smoothing and probabilities.
-    Liger and Cut Cross-Entropy average over samples that are not ignored, without their weights.
 
     Source: Wijmans et al. 2024 and Hsu et al. 2024 for chunks; Chowdhery et al. 2022 for z-loss; Gemma
     Team 2024 for the soft cap.

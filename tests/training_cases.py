@@ -37,6 +37,14 @@ def task(seed: int = 0, **changes: Any) -> ravine.Task:
     return ravine.Task(**parts | changes)
 
 
+def overfitting(**changes: Any) -> ravine.Task:
+    """Labels that are noise: the validation loss rises as soon as they are learnt."""
+    X, _ = points(30)
+    generator = torch.Generator().manual_seed(1)
+    y = torch.randint(0, 3, (30,), generator=generator)
+    return task(train=(X, y), **changes)
+
+
 def line(rows: int = 16, slope: float = 2.0, **changes: Any) -> ravine.Task:
     """A straight line, in float64, from weight and bias zero."""
     model = nn.Linear(1, 1).double()

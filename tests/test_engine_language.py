@@ -1,4 +1,4 @@
-"""What an equation may be written with: the compiled kernel against the function on Python floats."""
+"""What an equation may be written with: the compiled kernel against Python floats."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from engine_agreement import agree, two
 
-from ravine.engine import cpu
 from ravine.engine.equation import Equation
 from ravine.engine.functions import (
     FUNCTIONS,
@@ -26,7 +24,6 @@ from ravine.engine.functions import (
     where,
 )
 from ravine.engine.program import Program, Stage
-from ravine.engine.reference import evaluate
 
 HALF = 0.5
 COUNT = 3
@@ -34,81 +31,6 @@ LIMIT = math.inf
 ROOT = np.float64(1.25)
 SMALL = np.float32(0.25)
 COUNTED = np.int64(2)
-HYPERPARAMETERS = {"t": 3.0, "lr": 0.1, "a": 0.75, "pair": (0.5, 2.0), "flag": False}
-
-
-def compiled(equation, tensors, dtype=torch.float64, **values):
-    """Run an equation's outputs over tensors of one length with a CPU kernel."""
-    outputs = tuple(f"out{k}" for k in range(count_of(equation, values)))
-    program = Program([Stage(equation, equation.tensors, outputs)])
-    specialised = program.specialise(values)
-    names = specialised.variables
-    length = len(next(iter(tensors.values())))
-    memory = {**tensors, **{name: torch.zeros(length, dtype=dtype) for name in outputs}}
-    launch = cpu.Launch(
-        cpu.compiled(specialised, dict.fromkeys(names, dtype)),
-        [length],
-        arrays=len(names),
-        slots=len(specialised.slots),
-    )
-    for k, name in enumerate(names):
-        launch.set_addresses(k, [memory[name].data_ptr()])
-    launch.set_scalars(0, specialised.scalars(values))
-    launch.run()
-    return [memory[name] for name in outputs]
-
-
-def count_of(equation, values):
-    zeros = [torch.ones(1, dtype=torch.float64) for _ in equation.tensors]
-    result = equation.reference(*zeros, **{k: values[k] for k in equation.hyperparameters})
-    return len(result) if isinstance(result, tuple) else 1
-
-
-def referenced(equation, tensors, **values):
-    outputs = tuple(f"out{k}" for k in range(count_of(equation, values)))
-    program = Program([Stage(equation, equation.tensors, outputs)])
-    found = evaluate(program, tensors, {**values, **HYPERPARAMETERS} | values)
-    return [torch.as_tensor(found[name]) for name in outputs]
-
-
-def called(equation, tensors, **values):
-    """Call the function itself with Python floats, element by element."""
-    numbers = {k: values[k] for k in equation.hyperparameters}
-    rows = [
-        equation.function(*(float(x) for x in row), **numbers)
-        for row in zip(*(tensors[n].tolist() for n in equation.tensors), strict=True)
-    ]
-    rows = [row if isinstance(row, tuple) else (row,) for row in rows]
-    return [torch.tensor(column, dtype=torch.float64) for column in zip(*rows, strict=True)]
-
-
-def agree(function, tensors, *, python=True, rtol=1e-12, **values):
-    """Check kernel, reference and plain Python against each other."""
-    equation = Equation(function)
-    values = HYPERPARAMETERS | values
-    kernel = compiled(equation, tensors, **values)
-    oracles = [referenced(equation, tensors, **values)]
-    if python:
-        oracles.append(called(equation, tensors, **values))
-    for oracle in oracles:
-        for k, (got, want) in enumerate(zip(kernel, oracle, strict=True)):
-            torch.testing.assert_close(
-                got,
-                want.to(torch.float64).expand_as(got),
-                rtol=rtol,
-                atol=1e-13,
-                equal_nan=True,
-                msg=lambda m, k=k: f"output {k}: {m}",
-            )
-
-
-def two(low=-3.0, high=3.0, count=37):
-    generator = torch.Generator().manual_seed(5)
-    draw = torch.rand(2, count, dtype=torch.float64, generator=generator) * (high - low) + low
-    return {"w": draw[0], "g": draw[1]}
-
-
-# -- written by hand ------------------------------------------------------------------------------
 
 
 def arithmetic(w, g, *, t, lr, a, pair):
@@ -283,71 +205,3 @@ def test_functions_on_python_numbers_equal_those_on_tensors(name):
         ]
         got = torch.tensor(float(function(*arguments)), dtype=torch.float64)
         torch.testing.assert_close(got, function(*tensors), equal_nan=True, rtol=1e-14, atol=1e-300)
-
-
-# -- drawn from the grammar -----------------------------------------------------------------------
-
-ATOMS = [
-    "w",
-    "g",
-    "lr",
-    "a",
-    "t",
-    "HALF",
-    "COUNT",
-    "2",
-    "3.0",
-    "0.1",
-    "-1",
-    "1e-3",
-    "pair[0]",
-    "math.pi",
-]
-
-
-def _combined(inner):
-    pairs = st.tuples(inner, inner)
-    return st.one_of(
-        st.builds("({0[0]} {1} {0[1]})".format, pairs, st.sampled_from("+-*")),
-        st.builds("({0[0]} / (abs({0[1]}) + 0.5))".format, pairs),
-        st.builds("({0})**{1}".format, inner, st.sampled_from(["2", "3", "4", "2.0", "1"])),
-        st.builds(
-            "(abs({0}) + 0.5)**{1}".format, inner, st.sampled_from(["0.5", "-1", "a", "1.5"])
-        ),
-        st.builds("-{0}".format, inner),
-        st.builds("{1}({0})".format, inner, st.sampled_from(["tanh", "sigmoid", "abs"])),
-        st.builds("sqrt(abs({0}))".format, inner),
-        st.builds("log1p(abs({0}))".format, inner),
-        st.builds("exp(-abs({0}))".format, inner),
-        st.builds("{1}({0[0]}, {0[1]})".format, pairs, st.sampled_from(["max", "minimum"])),
-        st.builds(
-            "where(({0[0]} {1} {0[1]}) {2} (w > HALF), {0[1]}, w)".format,
-            st.tuples(st.sampled_from(ATOMS), inner),
-            st.sampled_from(["<", ">=", "!="]),
-            st.sampled_from("&|"),
-        ),
-        st.builds("({0[0]} if a > 0.5 else {0[1]})".format, pairs),
-    )
-
-
-EXPRESSIONS = st.recursive(st.sampled_from(ATOMS), _combined, max_leaves=6)
-
-
-@settings(
-    max_examples=4,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
-@given(st.lists(EXPRESSIONS, min_size=12, max_size=12))
-def test_expressions_drawn_from_the_grammar(tmp_path_factory, expressions):
-    folder = tmp_path_factory.mktemp("drawn")
-    text = "def drawn(w, g, *, t, lr, a, pair):\n    return (\n"
-    text += "".join(f"        {e} + 0 * w,\n" for e in expressions) + "    )\n"
-    path = folder / "drawn.py"
-    path.write_text(text)
-    scope = dict(FUNCTIONS) | {"math": math, "HALF": HALF, "COUNT": COUNT}
-    scope.pop("abs")
-    exec(compile(text, str(path), "exec"), scope)
-    agree(scope["drawn"], two(count=50), rtol=1e-11)

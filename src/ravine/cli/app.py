@@ -6,7 +6,6 @@ Nothing of PyTorch is imported before a command has been read, so that help is i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +14,8 @@ from typer.core import TyperCommand, TyperGroup
 from ravine.cli.bench import build_bench
 from ravine.cli.exits import reported
 from ravine.cli.listing import KINDS, Sources, print_list
-from ravine.cli.run import Train, run_training
+from ravine.cli.run import Train
+from ravine.cli.train import add_train
 
 __all__ = ["build_app", "main"]
 
@@ -104,98 +104,7 @@ def build_app(*, train: Train | None = None, sources: Sources | None = None) -> 
     ) -> None:
         """Train models with exact, fast losses, update rules, schedules and regularisers."""
 
-    @app.command("train", cls=_Command)
-    def train_command(
-        task: Annotated[
-            str,
-            typer.Argument(
-                metavar="TASK",
-                help="A built-in task (see: ravine list tasks), or a Python file with task(seed).",
-                show_default=False,
-            ),
-        ],
-        *,
-        optimizer: Annotated[
-            str | None,
-            typer.Option(
-                "--optimizer",
-                "-o",
-                metavar="EXPR",
-                help="Such as sgd(lr=0.1). Default: the task's, else adam(lr=1e-3).",
-            ),
-        ] = None,
-        loss: Annotated[
-            str | None,
-            typer.Option(
-                "--loss", "-l", metavar="EXPR", help="Such as huber(delta=2). Default: the task's."
-            ),
-        ] = None,
-        regularize: Annotated[
-            list[str] | None,
-            typer.Option(
-                "--regularize",
-                "-r",
-                metavar="EXPR",
-                help="Such as dropout(0.1), or none. May be repeated. Default: the task's.",
-            ),
-        ] = None,
-        batch_size: Annotated[
-            str | None,
-            typer.Option(
-                "--batch-size",
-                "-b",
-                metavar="N|all",
-                help="Rows a step. Default: the task's, else 64.",
-            ),
-        ] = None,
-        epochs: Annotated[
-            int | None,
-            typer.Option(
-                "--epochs",
-                "-e",
-                metavar="N",
-                min=1,
-                help="Passes over the data. Default: the task's, else 20.",
-            ),
-        ] = None,
-        seed: Annotated[
-            int,
-            typer.Option(
-                "--seed", "-s", metavar="N", min=0, help="The same seed gives the same bits."
-            ),
-        ] = 0,
-        device: Annotated[
-            str, typer.Option("--device", "-d", metavar="D", help="auto, cpu, cuda, cuda:1...")
-        ] = "auto",
-        run_dir: Annotated[
-            Path | None,
-            typer.Option(
-                "--run-dir", metavar="DIR", help="Default: runs/TASK-DATE-TIME.", show_default=False
-            ),
-        ] = None,
-        as_json: Annotated[
-            bool,
-            typer.Option("--json", help="Print the record as JSON, and nothing else, on stdout."),
-        ] = False,
-    ) -> None:
-        """Train a task and write the run: weights, history and a page with the curves.
-
-        Exit codes: 0 good, 1 the run diverged, 2 wrong usage, 130 interrupted.
-        """
-        with reported():
-            run_training(
-                task,
-                optimizer=optimizer,
-                loss=loss,
-                regularize=regularize or None,
-                batch_size=_batch_size(batch_size),
-                epochs=epochs,
-                seed=seed,
-                device=device,
-                run_dir=run_dir,
-                as_json=as_json,
-                train=train,
-            )
+    add_train(app, command=_Command, train=train)
 
     @app.command("list", cls=_Command)
     def list_command(
@@ -212,16 +121,6 @@ def build_app(*, train: Train | None = None, sources: Sources | None = None) -> 
 
     app.add_typer(build_bench(command=_Command), name="bench")
     return app
-
-
-def _batch_size(text: str | None) -> int | str | None:
-    if text is None or text == "all":
-        return text
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise typer.BadParameter(
-        f"{text!r} is neither a whole number of at least 1 nor 'all'.", param_hint="'--batch-size'"
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

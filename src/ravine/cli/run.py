@@ -25,8 +25,8 @@ Train = Callable[..., Any]
 def run_training(
     task: str,
     *,
-    run_dir: Path | None,
-    as_json: bool,
+    run_dir: Path | None = None,
+    as_json: bool = False,
     train: Train | None = None,
     **options: Any,
 ) -> None:

@@ -1,0 +1,144 @@
+"""``ravine train``: its options, which are the arguments of ``ravine.train``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ravine.cli.exits import reported
+from ravine.cli.run import Train, run_training
+
+__all__ = ["add_train"]
+
+
+def add_train(app: typer.Typer, *, command: type[Any], train: Train | None = None) -> None:
+    """Add the command to the application.
+
+    An option that is given is handed to training under its own name: a new one needs a declaration
+    here and nothing else.
+
+    Args:
+        app: where to add it.
+        command: the class of the command.
+        train: what trains; ``ravine.training.train`` when None.
+    """
+
+    @app.command("train", cls=command)
+    def train_command(
+        ctx: typer.Context,
+        task: Annotated[
+            str,
+            typer.Argument(
+                metavar="TASK",
+                help="A built-in task (see: ravine list tasks), or a Python file with task(seed).",
+                show_default=False,
+            ),
+        ],
+        *,
+        optimizer: Annotated[
+            str | None,
+            typer.Option(
+                "--optimizer",
+                "-o",
+                metavar="EXPR",
+                help="Such as sgd(lr=0.1). Default: the task's, else adam(lr=1e-3).",
+            ),
+        ] = None,
+        loss: Annotated[
+            str | None,
+            typer.Option(
+                "--loss", "-l", metavar="EXPR", help="Such as huber(delta=2). Default: the task's."
+            ),
+        ] = None,
+        regularize: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--regularize",
+                "-r",
+                metavar="EXPR",
+                help="Such as dropout(0.1), or none. May be repeated. Default: the task's.",
+            ),
+        ] = None,
+        batch_size: Annotated[
+            Any,
+            typer.Option(
+                "--batch-size",
+                "-b",
+                metavar="N|all",
+                parser=_batch_size,
+                help="Rows a step. Default: the task's, else 64.",
+            ),
+        ] = None,
+        epochs: Annotated[
+            int | None,
+            typer.Option(
+                "--epochs",
+                "-e",
+                metavar="N",
+                min=1,
+                help="Passes over the data. Default: the task's, else 20.",
+            ),
+        ] = None,
+        seed: Annotated[
+            int,
+            typer.Option(
+                "--seed", "-s", metavar="N", min=0, help="The same seed gives the same bits."
+            ),
+        ] = 0,
+        device: Annotated[
+            str, typer.Option("--device", "-d", metavar="D", help="auto, cpu, cuda, cuda:1...")
+        ] = "auto",
+        run_dir: Annotated[
+            Path | None,
+            typer.Option(
+                "--run-dir", metavar="DIR", help="Default: runs/TASK-DATE-TIME.", show_default=False
+            ),
+        ] = None,
+        as_json: Annotated[
+            bool,
+            typer.Option("--json", help="Print the record as JSON, and nothing else, on stdout."),
+        ] = False,
+    ) -> None:
+        """Train a task and write the run: weights, history and a page with the curves.
+
+        Exit codes: 0 good, 1 the run diverged, 2 wrong usage, 130 interrupted.
+        """
+        chosen = given(ctx, locals())
+        with reported():
+            run_training(chosen.pop("task"), as_json=as_json, train=train, **chosen)
+
+
+_NOT_TRAINING = ("as_json",)
+"""Options of the command that are not arguments of ``ravine.train``."""
+
+
+def given(ctx: typer.Context, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what stands on the command line, by the names of training's arguments.
+
+    What is not given is left to training, whose defaults are written in one place.
+
+    Args:
+        ctx: knows where each value came from.
+        values: the values by name, as Typer converted them; names that are no options are passed by.
+    """
+    return {
+        name: values[name]
+        for name in ctx.params
+        if name not in _NOT_TRAINING and _is_given(ctx, name)
+    }
+
+
+def _is_given(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _batch_size(text: str) -> int | str:
+    if text == "all":
+        return text
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise typer.BadParameter(f"{text!r} is neither a whole number of at least 1 nor 'all'.")

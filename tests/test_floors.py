@@ -15,7 +15,7 @@ FLOORS = [
     {"errors"},
     {"expression"},
     {"engine"},
-    {"rules", "losses", "schedules", "regularize"},
+    {"rules", "losses", "schedules", "regularize", "data"},
     {"optim"},
     {"tasks"},
     {"training"},

@@ -142,7 +142,7 @@ class Loop:
         pending: list[Tensor] = []
         sizes: list[int] = []
         total, rows = 0.0, 0
-        for inputs, targets in self.batches:
+        for inputs, targets in self.batches.epoch(self.epoch + 1):
             loss = loss_of(model(inputs), targets)
             if self.step == 0:
                 _check_loss(loss)

@@ -19,7 +19,7 @@ def test_bad_epochs_are_refused(epochs: Any) -> None:
         ravine.train(task(), epochs=epochs)
 
 
-@pytest.mark.parametrize("seed", [-1, 2**32, 1.0, None, "0", True])
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.0, "0", True])
 def test_a_bad_seed_is_refused(seed: Any) -> None:
     with pytest.raises(RavineError, match="the seed is"):
         ravine.train(task(), seed=seed)

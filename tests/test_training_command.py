@@ -19,7 +19,7 @@ from ravine.cli import build_app
 from ravine.regularize import REGULARIZERS
 from ravine.tasks import TASKS
 from ravine.training import catalog
-from ravine.training.train import BATCH_SIZE, EPOCHS, OPTIMIZER
+from ravine.training.choices import BATCH_SIZE, EPOCHS, OPTIMIZER
 
 COMMAND = [sys.executable, "-c", "from ravine.cli import main; main()"]
 PLAIN = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}

@@ -25,7 +25,7 @@ def test_a_run_leaves_its_files(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "run"
     record = ravine.train(task(), "adam(lr=0.01)", epochs=3, regularize="l2(0.1)", run_dir=folder)
     assert record.run_dir == folder
-    assert {path.name for path in folder.iterdir()} == set(FILES)
+    assert {path.name for path in folder.iterdir()} == {*FILES, ".lock"}
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert config == {"config": record.config, "environment": record.environment}
@@ -95,7 +95,9 @@ def test_a_model_without_a_form_in_safetensors_keeps_the_rest(tmp_path: Path) ->
     record = caught.value.record  # type: ignore[attr-defined]
     assert isinstance(record, Record)
     assert record.status == "completed"
-    assert {p.name for p in (tmp_path / "run").iterdir()} == set(FILES) - {"model.safetensors"}
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {*FILES, ".lock"} - {
+        "model.safetensors"
+    }
 
 
 # What is refused
@@ -224,7 +226,11 @@ def test_weights_that_do_not_fit_are_not_half_there(tmp_path: Path) -> None:
         "    raise AssertionError\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {"config.json", "history.jsonl"}
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        "config.json",
+        "history.jsonl",
+        ".lock",
+    }
 
 
 def test_an_abandoned_directory_takes_away_only_what_it_made(tmp_path: Path) -> None:

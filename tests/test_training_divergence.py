@@ -97,6 +97,7 @@ def test_divergence_leaves_a_whole_run_directory(tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {
         "config.json", "history.jsonl", "record.json", "model.safetensors", "report.html",
+        ".lock",
     }  # fmt: skip
     text = (tmp_path / "run" / "history.jsonl").read_text(encoding="utf-8")
     assert len(text.splitlines()) == len(record.history)

@@ -53,8 +53,8 @@ def test_ctrl_c_in_the_middle_of_an_epoch() -> None:
     with pytest.raises(KeyboardInterrupt) as caught:
         ravine.train(task(model=Sudden(*mlp())), batch_size=10, epochs=5, listeners=[ended.append])
     record = caught.value.record  # type: ignore[attr-defined]
-    assert record.message == "in epoch 2, after step 6"
-    assert (record.status, len(record.history), record.facts["steps"]) == ("interrupted", 1, 6)
+    assert record.message == "in epoch 2, after step 7, by SIGINT"
+    assert (record.status, len(record.history), record.facts["steps"]) == ("interrupted", 1, 7)
     assert isinstance(ended[-1], RunEnded)
 
 

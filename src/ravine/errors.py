@@ -69,6 +69,26 @@ class RunDirectoryError(RavineError, OSError):
     """A run directory cannot be written or read."""
 
 
+class CheckpointError(RavineError, OSError):
+    """A checkpoint cannot be written, or there is none that can be read."""
+
+
+class ResumeError(RavineError, ValueError):
+    """A run cannot go on with what it is given now."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the run to end; it ended after a whole step.
+
+    Attributes:
+        signal: the signal's name, such as "SIGTERM".
+    """
+
+    def __init__(self, signal: str) -> None:
+        super().__init__(signal)
+        self.signal = signal
+
+
 class BackendWarning(UserWarning):
     """A faster way to run an equation is not available; a slower one is used."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
@@ -23,9 +24,10 @@ Train = Callable[..., Any]
 
 
 def run_training(
-    task: str,
+    task: str | None,
     *,
     run_dir: Path | None = None,
+    resume: Path | None = None,
     as_json: bool = False,
     train: Train | None = None,
     **options: Any,
@@ -33,8 +35,9 @@ def run_training(
     """Train and show it; the exit code says how it ended.
 
     Args:
-        task: a built-in name or the path of a file.
+        task: a built-in name or the path of a file; None for that of the run that is resumed.
         run_dir: where the run is written; None makes ``runs/TASK-DATE-TIME``.
+        resume: the directory of a run that goes on.
         as_json: print only the record on stdout, all else on stderr.
         train: what trains; ``ravine.training.train`` when None.
         options: the further arguments of ``train``, passed on as they are.
@@ -61,9 +64,9 @@ def run_training(
     # What a task of the user's own prints must not get into the JSON.
     quiet = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
     try:
-        with _run_directory(task, run_dir) as directory, quiet:
+        with _where(task, run_dir, resume) as where, quiet:
             with choose_display(stream) as display:
-                record = train(task, run_dir=directory, listeners=[remember, display], **options)
+                record = train(task, listeners=[remember, display], **where, **options)
             ended[:] = ended or [record]
     finally:
         # A run that fails was not for nothing: what it reached is shown before the error.
@@ -72,6 +75,9 @@ def run_training(
             typer.echo(to_strict_json(plain))
         elif ended:
             print_results(plain, getattr(ended[0], "run_dir", None), stream)
+        if plain.get("status") == "interrupted" and ended[0].run_dir is not None:
+            again = shlex.join(["ravine", "train", "--resume", str(ended[0].run_dir)])
+            typer.echo(f"resume: {again}", err=as_json)
     if plain.get("status") == "diverged":
         raise typer.Exit(DIVERGED)
     if plain.get("status") == "interrupted":
@@ -79,14 +85,15 @@ def run_training(
 
 
 @contextlib.contextmanager
-def _run_directory(task: str, given: Path | None) -> Iterator[Path]:
+def _where(task: str | None, run_dir: Path | None, resume: Path | None) -> Iterator[dict[str, Any]]:
     """Give the directory of the run; one that was made for nothing is taken away again."""
-    if given is not None:
-        yield given
+    if run_dir is not None or resume is not None or task is None:
+        given = {"run_dir": run_dir, "resume": resume}
+        yield {name: path for name, path in given.items() if path is not None}
         return
     made = _make_directory(task)
     try:
-        yield made
+        yield {"run_dir": made}
     except BaseException:
         with contextlib.suppress(OSError):  # it is not empty: it holds a run
             made.rmdir()

@@ -30,13 +30,13 @@ def add_train(app: typer.Typer, *, command: type[Any], train: Train | None = Non
     def train_command(
         ctx: typer.Context,
         task: Annotated[
-            str,
+            str | None,
             typer.Argument(
                 metavar="TASK",
                 help="A built-in task (see: ravine list tasks), or a Python file with task(seed).",
                 show_default=False,
             ),
-        ],
+        ] = None,
         *,
         optimizer: Annotated[
             str | None,
@@ -97,6 +97,24 @@ def add_train(app: typer.Typer, *, command: type[Any], train: Train | None = Non
                 "--run-dir", metavar="DIR", help="Default: runs/TASK-DATE-TIME.", show_default=False
             ),
         ] = None,
+        resume: Annotated[
+            Path | None,
+            typer.Option(
+                "--resume",
+                metavar="RUN_DIR",
+                help="Go on with a run that was interrupted or killed, to the same bits.",
+                show_default=False,
+            ),
+        ] = None,
+        checkpoint_every: Annotated[
+            str,
+            typer.Option(
+                "--checkpoint-every",
+                metavar="N|TIME|never",
+                parser=_checkpoint_every,
+                help="Steps, or a time such as 30s, 5min, 1h. Default: as costs less than 2 %.",
+            ),
+        ] = "auto",
         as_json: Annotated[
             bool,
             typer.Option("--json", help="Print the record as JSON, and nothing else, on stdout."),
@@ -106,9 +124,11 @@ def add_train(app: typer.Typer, *, command: type[Any], train: Train | None = Non
 
         Exit codes: 0 good, 1 the run diverged, 2 wrong usage, 130 interrupted.
         """
+        if task is None and resume is None:
+            raise typer.BadParameter("Missing argument 'TASK', or --resume RUN_DIR.")
         chosen = given(ctx, locals())
         with reported():
-            run_training(chosen.pop("task"), as_json=as_json, train=train, **chosen)
+            run_training(chosen.pop("task", None), as_json=as_json, train=train, **chosen)
 
 
 _NOT_TRAINING = ("as_json",)
@@ -142,3 +162,9 @@ def _batch_size(text: str) -> int | str:
     if text.isdecimal() and int(text) > 0:
         return int(text)
     raise typer.BadParameter(f"{text!r} is neither a whole number of at least 1 nor 'all'.")
+
+
+def _checkpoint_every(text: str) -> int | str | None:
+    if text == "never":
+        return None
+    return int(text) if text.isdecimal() else text

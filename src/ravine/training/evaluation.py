@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ def evaluate(
     metrics: Mapping[str, Metric],
     *,
     part: str,
+    check: Callable[[], None] | None = None,
 ) -> dict[str, float]:
     """Return ``part/loss`` and the metrics, with the model in evaluation mode.
 
@@ -31,6 +32,7 @@ def evaluate(
         loss: a callable of (output, target).
         metrics: functions by name.
         part: the part's name, "valid" or "test".
+        check: called before every batch; what it raises ends the evaluation.
 
     Raises:
         ShapeError: a metric returned nothing. TaskError: the data has no batch.
@@ -44,6 +46,8 @@ def evaluate(
         # Not inference_mode: what a model keeps of its forward could then never be trained through.
         with torch.no_grad():
             for inputs, targets in batches.epoch(1):
+                if check is not None:
+                    check()
                 output = model(inputs)
                 rows += len(targets)
                 total_loss += float(loss(output, targets)) * len(targets)

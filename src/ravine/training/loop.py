@@ -13,13 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from ravine.engine.norm import squared_norm
-from ravine.errors import ArgumentTypeError, NonFiniteError, ShapeError, TaskError
+from ravine.errors import Interrupted, NonFiniteError, TaskError
 from ravine.optim import Optimizer
 from ravine.regularize import EarlyStopping
 from ravine.tasks.metrics import Metric
-from ravine.training.batches import Batches
+from ravine.training.batches import Batch, Batches
 from ravine.training.evaluation import evaluate
 from ravine.training.events import StepDone
+from ravine.training.random_state import random_state, set_random_state
+from ravine.training.step import Step
 
 EVERY = 0.1
 """Seconds between two events of steps."""
@@ -38,9 +40,12 @@ class Loop:
         metrics: name -> function, for the validation data.
         stopper: decides on an early end, or None.
         emit: called with the events of steps, or None.
+        after_step: called after every step, when the state is whole; what it raises ends the run.
+        check: called between the batches of an evaluation, to end it early.
         look_every: steps between two looks at the loss.
         step: updates made so far.
         epoch: epochs completed.
+        batch: batches of the epoch under way that were trained on.
     """
 
     model: nn.Module
@@ -51,19 +56,29 @@ class Loop:
     metrics: dict[str, Metric]
     stopper: EarlyStopping | None
     emit: Callable[[StepDone], None] | None
+    after_step: Callable[[], None] | None = None
+    check: Callable[[], None] | None = None
     look_every: int = 1
     step: int = 0
     epoch: int = 0
+    batch: int = 0
     seconds: float = 0.0
-    _samples: int = 0
+    total: float = 0.0
+    rows: int = 0
+    samples: int = 0
+    epoch_random: dict[str, Any] = field(default_factory=dict)
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    loaded_norm: float | None = None
     _last_event: float = 0.0
-    _kept: dict[str, Tensor] = field(default_factory=dict)
+    _pending: list[Tensor] = field(default_factory=list)
+    _sizes: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._keep()
+        self._step = Step(self.model, self.loss, self.optimizer)
+        self.keep()
 
     def run_epoch(self) -> tuple[dict[str, Any], bool]:
-        """Train for one epoch; return its row of the history and whether to stop.
+        """Train for one epoch, or the rest of it; return its row of the history and whether to stop.
 
         Raises:
             NonFiniteError: a loss is NaN or infinite, or the weights are after the epoch. Where
@@ -71,26 +86,24 @@ class Loop:
             TaskError: the training data has no batch.
         """
         start = time.perf_counter()
-        self.model.train()
-        total, rows = self._train()
+        self._train(start)
         self._check_weights()
-        self.seconds += time.perf_counter() - start
-        self._samples += rows
-        self.epoch += 1
         row: dict[str, Any] = {
-            "epoch": self.epoch,
+            "epoch": self.epoch + 1,
             "step": self.step,
             "lr": self.lr,
             "gradient_norm": self.gradient_norm(),
-            "train/loss": total / rows,
+            "train/loss": self.total / self.rows,
         }
         stop = False
         with self.averaged():
             if self.valid is not None:
-                row |= evaluate(self.model, self.valid, self.loss, self.metrics, part="valid")
+                row |= self._evaluated(self.valid)
             if self.stopper is not None:
                 stop = self.stopper.observe(_measured(row), self.model)
-            self._keep()
+            self.epoch += 1
+            self.batch, self.total, self.rows = 0, 0.0, 0
+            self.keep()
         if isinstance(self.optimizer, Optimizer):
             self.optimizer.observe(row.get("valid/loss", row["train/loss"]))
         row["seconds"] = time.perf_counter() - start
@@ -104,10 +117,12 @@ class Loop:
     @property
     def samples_per_second(self) -> float:
         """How many rows were trained on per second of training proper."""
-        return self._samples / self.seconds if self.seconds else 0.0
+        return self.samples / self.seconds if self.seconds else 0.0
 
     def gradient_norm(self) -> float:
         """Return the norm of the gradient over all weights."""
+        if self.loaded_norm is not None:  # no step was made since the run was resumed
+            return self.loaded_norm
         grads = [p.grad for p in self.model.parameters() if p.grad is not None]
         return math.sqrt(squared_norm(grads))
 
@@ -122,79 +137,107 @@ class Loop:
         """Put back the weights of the end of the last epoch, or of the start."""
         with torch.no_grad():
             for name, now in _tensors(self.model):
-                kept = self._kept.get(name)
+                kept = self.kept.get(name)
                 if kept is not None and kept.shape == now.shape:
                     now.copy_(kept)
 
-    def _keep(self) -> None:
+    def keep(self) -> None:
+        """Copy the weights, to go back to."""
         with torch.no_grad():
             for name, now in _tensors(self.model):
-                kept = self._kept.get(name)
+                kept = self.kept.get(name)
                 if kept is not None and kept.shape == now.shape:
                     kept.copy_(now)
                 else:  # a model may make a buffer, or another size of it, as it runs
-                    self._kept[name] = now.detach().clone()
+                    self.kept[name] = now.detach().clone()
 
-    def _train(self) -> tuple[float, int]:
-        """Make the steps of an epoch; return the sum of the losses over the rows, and the rows."""
-        model, loss_of, optimizer, look = self.model, self.loss, self.optimizer, self.look_every
-        weights = [p for p in model.parameters() if p.requires_grad]
-        pending: list[Tensor] = []
-        sizes: list[int] = []
-        total, rows = 0.0, 0
-        for inputs, targets in self.batches.epoch(self.epoch + 1):
-            loss = loss_of(model(inputs), targets)
-            if self.step == 0:
-                _check_loss(loss)
-            for weight in weights:
-                weight.grad = None
-            loss.backward()
-            size = len(inputs)
-            rows += size
-            if look == 1:
-                value = loss.item()
-                if not math.isfinite(value):
-                    self._not_finite(f"the loss became {value}", self.step + 1)
-                total += value * size
-            else:
-                pending.append(loss.detach())
-                sizes.append(size)
-                if len(pending) == look:
-                    total += self._settle(pending, sizes, self.step + 1)
-            optimizer.step()
-            self.step += 1
-            if self.emit is not None and time.perf_counter() - self._last_event >= EVERY:
-                self._report(loss)
-        if pending:
-            total += self._settle(pending, sizes, self.step)
-        if rows == 0:
+    def settle(self) -> None:
+        """Look at the losses that were not looked at yet.
+
+        Raises:
+            NonFiniteError: one of them is NaN or infinite.
+        """
+        if self._pending:
+            self._look(self.step)
+
+    def _train(self, start: float) -> None:
+        """Make the steps of the epoch that are left."""
+        step = self._step
+        step.begin_epoch()
+        before, look = self.samples, self.look_every
+        try:
+            for inputs, targets in self._left():
+                loss = step.gradient(inputs, targets)
+                size = len(inputs)
+                if look == 1:
+                    value = loss.item()
+                    if not math.isfinite(value):
+                        self._not_finite(f"the loss became {value}", self.step + 1)
+                    self.total += value * size
+                else:
+                    self._pending.append(loss.detach())
+                    self._sizes.append(size)
+                    if len(self._pending) == look:
+                        self._look(self.step + 1)
+                step.update()
+                self.loaded_norm = None
+                self.rows += size
+                self.samples += size
+                self.step += 1
+                self.batch += 1
+                if self.emit is not None and time.perf_counter() - self._last_event >= EVERY:
+                    self._report(loss)
+                if self.after_step is not None:
+                    self.after_step()
+            self.settle()
+        finally:
+            if self.samples != before:
+                self.seconds += time.perf_counter() - start
+        if self.rows == 0:
             raise TaskError(
                 "the training data gave no batch",
                 where=f"epoch {self.epoch + 1}",
                 expected="one batch at least in every epoch",
                 do="look at drop_last and the sampler; an iterator is used up after one epoch",
             )
-        return total, rows
 
-    def _settle(self, pending: list[Tensor], sizes: list[int], last: int) -> float:
-        """Return the sum of the losses over their rows; raise if one is not finite.
+    def _left(self) -> Iterator[Batch]:
+        """Return the batches of the epoch that were not trained on yet."""
+        if self.batch == 0:
+            self.epoch_random = random_state()
+            return self.batches.epoch(self.epoch + 1)
+        # Data may draw from the global generators: the skipped batches are drawn as they were.
+        here = random_state()
+        set_random_state(self.epoch_random)
+        left = self.batches.epoch(self.epoch + 1, skip=self.batch)
+        set_random_state(here)
+        return left
+
+    def _evaluated(self, valid: Batches) -> dict[str, float]:
+        before = random_state()
+        try:
+            return evaluate(
+                self.model, valid, self.loss, self.metrics, part="valid", check=self.check
+            )
+        except Interrupted:
+            set_random_state(before)  # as if it had not begun: a resumed run evaluates anew
+            raise
+
+    def _look(self, last: int) -> None:
+        """Add the losses to the sum over the rows; raise if one is not finite.
 
         Args:
-            pending: the losses; emptied.
-            sizes: their rows; emptied.
             last: the step of the last of them, from 1.
         """
-        total = 0.0
-        first = last + 1 - len(pending)
-        for step, (loss, size) in enumerate(
-            zip(torch.stack(pending).tolist(), sizes, strict=True), start=first
-        ):
+        first = last + 1 - len(self._pending)
+        losses = torch.stack(self._pending).tolist()
+        sizes = list(self._sizes)
+        self._pending.clear()
+        self._sizes.clear()
+        for step, (loss, size) in enumerate(zip(losses, sizes, strict=True), start=first):
             if not math.isfinite(loss):
                 self._not_finite(f"the loss became {loss}", step)
-            total += loss * size
-        pending.clear()
-        sizes.clear()
-        return total
+            self.total += loss * size
 
     def _check_weights(self) -> None:
         if not all(_is_finite(weight) for weight in self.model.parameters()):
@@ -239,28 +282,6 @@ def _is_finite(tensor: Tensor) -> bool:
     if not tensor.is_complex() and math.isfinite(tensor.sum().item()):
         return True
     return bool(torch.isfinite(tensor).all())
-
-
-def _check_loss(loss: object) -> None:
-    if not isinstance(loss, Tensor):
-        raise ArgumentTypeError(
-            "the loss function did not return a tensor",
-            got=type(loss).__name__,
-            expected="a tensor with one element",
-        )
-    if loss.ndim != 0:
-        raise ShapeError(
-            "the loss function did not return one number",
-            got=f"shape {tuple(loss.shape)}",
-            expected="shape ()",
-            do="reduce it: reduction='mean' or .mean()",
-        )
-    if not loss.requires_grad:
-        raise ArgumentTypeError(
-            "the loss does not depend on any weight that is trained",
-            got="a loss without a graph",
-            do="look for .detach(), torch.no_grad() or requires_grad=False on every weight",
-        )
 
 
 def _measured(row: dict[str, Any]) -> dict[str, float]:

@@ -3,46 +3,48 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
-from ravine.errors import ArgumentTypeError, NonFiniteError, RavineError, TaskError, unknown_name
+from ravine.errors import (
+    ArgumentTypeError,
+    Interrupted,
+    NonFiniteError,
+    RavineError,
+    unknown_name,
+)
 from ravine.optim import Optimizer
-from ravine.regularize import EarlyStopping, decay_groups
-from ravine.tasks import Task
-from ravine.training.batches import BatchSize, evaluation_batches, training_batches
-from ravine.training.catalog import Maker, OptimizerChoice
+from ravine.regularize import EarlyStopping
+from ravine.training.batches import evaluation_batches, training_batches
+from ravine.training.checkpoints import Store
+from ravine.training.choices import Choices
 from ravine.training.environment import environment
 from ravine.training.evaluation import evaluate
 from ravine.training.events import EpochDone, Event, Listener, RunEnded, RunStarted
+from ravine.training.keeper import Interval, Keeper
 from ravine.training.loop import CHECK_EVERY, Loop
+from ravine.training.making import make_optimizer
 from ravine.training.record import Record
-from ravine.training.run_directory import RunDirectory
-
-DECAYING = ("weight_decay", "l1", "l2")
+from ravine.training.run_directory import CHECKPOINTS, RunDirectory
+from ravine.training.signals import Signals
+from ravine.training.state import load_state
 
 
 @dataclass
 class Run:
     """What a run is made of; `execute` trains."""
 
-    task: Task
-    maker: Maker
-    loss: Any
-    batch_size: BatchSize
-    epochs: int
-    regularizers: list[Any]
-    seed: int
-    device: torch.device
+    choices: Choices
     directory: RunDirectory | None
     listeners: Sequence[Listener]
-    config: dict[str, Any]
+    every: Interval
+    resumed: bool = False
+    new_lr: bool = False
+    signals: Signals = field(default_factory=Signals)
 
     def execute(self) -> Record:
         """Train, and leave the record in whatever way the run ends.
@@ -52,61 +54,95 @@ class Run:
         try:
             loop, notes = self._prepared()
             record = Record(
-                name=self.task.name,
+                name=self.choices.task.name,
                 model=loop.model,
-                config=self.config,
+                config=self.choices.config,
                 environment=environment(),
                 run_dir=None if self.directory is None else self.directory.path,
             )
-            if self.directory is not None:
+            keeper = self._keeper(loop, record, notes)
+            if self.directory is not None and not self.resumed:
                 self.directory.start(record.config, record.environment)
         except BaseException:
             if self.directory is not None:
-                self.directory.abandon()
+                self.directory.close() if self.resumed else self.directory.abandon()
             raise
         start = time.perf_counter()
         try:
-            self._emit(self._started(loop, notes))
-            self._epochs(loop, record)
-        except (Exception, KeyboardInterrupt) as error:
-            self._broken_off(error, loop, record, time.perf_counter() - start)
-            raise
-        try:
-            self._finish(loop, record, time.perf_counter() - start)
-        except Exception as error:
-            error.record = record  # type: ignore[attr-defined]
-            raise
+            try:
+                self._emit(self._started(loop, notes))
+                with self.signals.watched():
+                    self._epochs(loop, record, keeper)
+            except (Exception, KeyboardInterrupt) as error:
+                self._broken_off(error, loop, record, keeper, time.perf_counter() - start)
+                raise
+            try:
+                self._finish(loop, record, time.perf_counter() - start)
+            except Exception as error:
+                error.record = record  # type: ignore[attr-defined]
+                raise
+        finally:
+            if self.directory is not None:
+                self.directory.close()
         return record
+
+    def _keeper(self, loop: Loop, record: Record, notes: list[str]) -> Keeper | None:
+        """Return what writes the checkpoints, the loop put where the newest one was written."""
+        if self.directory is None:
+            return None
+        store = Store(self.directory.path / CHECKPOINTS)
+        if self.resumed:
+            position, state, passed = store.newest()
+            notes += passed
+            if position is None:
+                notes.append("resumed from the start: there is no checkpoint yet")
+            else:
+                load_state(loop, state["loop"], keep_lr=self.new_lr)
+                record.history.extend(state["history"])
+                notes.append(f"resumed at step {loop.step}, epoch {loop.epoch + 1}")
+            self.directory.start(record.config, record.environment)
+            self.directory.rewrite(record.history)
+        keeper = Keeper(loop, store, self.every, record.history, self.signals)
+        loop.after_step = keeper.after_step
+        return keeper
 
     def _prepared(self) -> tuple[Loop, list[str]]:
         """Return the loop, and what the user should know before it begins."""
-        model = copy.deepcopy(self.task.model)
+        model = copy.deepcopy(self.choices.task.model)
         notes = [
-            note for one in self.regularizers if (note := one.prepare_model(model, seed=self.seed))
+            note
+            for one in self.choices.regularizers
+            if (note := one.prepare_model(model, seed=self.choices.seed))
         ]
-        model.to(self.device)
-        optimizer, grouping = make_optimizer(self.maker, model)
-        batches = training_batches(self.task.train, self.batch_size, self.device, self.seed)
-        valid = self.task.valid
-        loss = self.loss
+        model.to(self.choices.device)
+        optimizer, grouping = make_optimizer(self.choices.maker, model)
+        batches = training_batches(
+            self.choices.task.train, self.choices.batch_size, self.choices.device, self.choices.seed
+        )
+        valid = self.choices.task.valid
+        loss = self.choices.loss
         if isinstance(loss, nn.Module):  # the caller's own stays where it is
-            loss = copy.deepcopy(loss).to(self.device)
+            loss = copy.deepcopy(loss).to(self.choices.device)
         loop = Loop(
             model=model,
             optimizer=optimizer,
             loss=loss,
             batches=batches,
-            valid=None if valid is None else evaluation_batches(valid, self.device, batches.size),
-            metrics=self.task.metric_functions(),
+            valid=None
+            if valid is None
+            else evaluation_batches(valid, self.choices.device, batches.size),
+            metrics=self.choices.task.metric_functions(),
             stopper=self._stopper(),
             emit=self._emit if self.listeners else None,
-            look_every=1 if self.device.type == "cpu" else CHECK_EVERY,
+            after_step=self.signals.check,
+            check=self.signals.check,
+            look_every=1 if self.choices.device.type == "cpu" else CHECK_EVERY,
         )
         return loop, notes + grouping
 
     def _stopper(self) -> EarlyStopping | None:
         stoppers: list[EarlyStopping] = [
-            found for one in self.regularizers if (found := one.stopper()) is not None
+            found for one in self.choices.regularizers if (found := one.stopper()) is not None
         ]
         if not stoppers:
             return None
@@ -117,25 +153,40 @@ class Run:
                 do="leave one out",
             )
         measured = ["train/loss"]
-        if self.task.valid is not None:
-            measured += ["valid/loss", *(f"valid/{name}" for name in self.task.metric_functions())]
+        if self.choices.task.valid is not None:
+            measured += [
+                "valid/loss",
+                *(f"valid/{name}" for name in self.choices.task.metric_functions()),
+            ]
         if stoppers[0].metric not in measured:
-            where = f"early_stopping on task {self.task.name!r}"
+            where = f"early_stopping on task {self.choices.task.name!r}"
             raise unknown_name("metric", stoppers[0].metric, measured, where=where)
         return stoppers[0]
 
-    def _epochs(self, loop: Loop, record: Record) -> None:
-        for _ in range(self.epochs):
-            row, stop = loop.run_epoch()
+    def _epochs(self, loop: Loop, record: Record, keeper: Keeper | None) -> None:
+        stopped = loop.stopper is not None and loop.stopper.stopped
+        while loop.epoch < self.choices.epochs and not stopped:
+            row, stopped = loop.run_epoch()
             record.history.append(row)
             if self.directory is not None:
                 self.directory.add_row(row)
             self._emit(EpochDone(row))
-            if stop:
-                record.status = "stopped early"
-                break
+            if keeper is not None:
+                keeper.after_epoch()
+            self.signals.check()
+        if stopped:
+            record.status = "stopped early"
+        if keeper is not None:
+            keeper.end(whole=True)
 
-    def _broken_off(self, error: BaseException, loop: Loop, record: Record, seconds: float) -> None:
+    def _broken_off(
+        self,
+        error: BaseException,
+        loop: Loop,
+        record: Record,
+        keeper: Keeper | None,
+        seconds: float,
+    ) -> None:
         """Leave what was reached; nothing that goes wrong here hides the error."""
         error.record = record  # type: ignore[attr-defined]
         what = error.what if isinstance(error, RavineError) else str(error)
@@ -147,13 +198,17 @@ class Run:
         elif isinstance(error, KeyboardInterrupt):
             record.status = "interrupted"
             record.message = f"in epoch {loop.epoch + 1}, after step {loop.step}"
+            if isinstance(error, Interrupted):
+                record.message += f", by {error.signal}"
         else:
             record.status, record.message = "failed", f"{type(error).__name__}: {what}"
             if loop.step == 0:  # the choices do not fit each other: there is no run to be kept
-                if self.directory is not None:
+                if self.directory is not None and not self.resumed:
                     self.directory.abandon()
                 return
         try:
+            if keeper is not None:
+                keeper.end(whole=isinstance(error, Interrupted))
             self._finish(loop, record, seconds)
         except Exception as another:
             error.add_note(f"and then: {type(another).__name__}: {another}")
@@ -191,8 +246,10 @@ class Run:
         for weight in model.parameters():
             weight.grad = None
         record.metrics = {name: value for name, value in row.items() if "/" in name} | best
-        if self.task.test is not None and record.status in ("completed", "stopped early"):
-            test = evaluation_batches(self.task.test, self.device, loop.batches.size)
+        if self.choices.task.test is not None and record.status in ("completed", "stopped early"):
+            test = evaluation_batches(
+                self.choices.task.test, self.choices.device, loop.batches.size
+            )
             record.metrics |= evaluate(model, test, loop.loss, loop.metrics, part="test")
 
     def _state_facts(self, loop: Loop, record: Record, seconds: float) -> None:
@@ -206,18 +263,18 @@ class Run:
             "seconds": seconds,
             "steps": loop.step,
             "samples_per_second": loop.samples_per_second,
-            **self.task.facts,
+            **self.choices.task.facts,
         }
 
     def _started(self, loop: Loop, notes: list[str]) -> RunStarted:
         optimizer = loop.optimizer
         return RunStarted(
-            task=self.task.name,
-            optimizer=self.config["optimizer"],
-            loss=self.config["loss"],
+            task=self.choices.task.name,
+            optimizer=self.choices.config["optimizer"],
+            loss=self.choices.config["loss"],
             weights=sum(p.numel() for p in loop.model.parameters()),
-            epochs=self.epochs,
-            steps=self.epochs * (loop.batches.steps or 0),
+            epochs=self.choices.epochs,
+            steps=self.choices.epochs * (loop.batches.steps or 0),
             batch_size=loop.batches.size,
             kernel=optimizer.explain() if isinstance(optimizer, Optimizer) else "torch",
             notes=tuple(notes),
@@ -227,60 +284,3 @@ class Run:
     def _emit(self, event: Event) -> None:
         for listener in self.listeners:
             listener(event)
-
-
-def make_optimizer(maker: Maker, model: nn.Module) -> tuple[torch.optim.Optimizer, list[str]]:
-    """Return the optimizer of a model, and what is to be said about its groups."""
-    weights = list(model.parameters())
-    if not any(weight.requires_grad for weight in weights):
-        raise TaskError(
-            "the model has no weights to train",
-            got=f"{type(model).__name__}: {len(weights)} parameters, all frozen"
-            if weights
-            else f"{type(model).__name__} without parameters",
-        )
-    if not isinstance(maker, OptimizerChoice):
-        optimizer = maker(weights)
-        _check_foreign(optimizer, weights)
-        return optimizer, []
-    asked = {**maker.func.options, **maker.keywords}  # type: ignore[attr-defined]
-    used = {name: asked[name] for name in DECAYING if asked[name]}
-    if not used:
-        return maker(weights), []
-    groups = decay_groups(model, **used)
-    sizes = [
-        sum(p.numel() for group in groups if bool(group[name]) is acts for p in group["params"])
-        for name in list(used)[:1]
-        for acts in (True, False)
-    ]
-    if not sizes[1]:
-        return maker(groups), []
-    note = f"{', '.join(used)} on {sizes[0]} weights; {sizes[1]} biases and norm weights left out"
-    return maker(groups), [note]
-
-
-def _check_foreign(optimizer: object, weights: list[nn.Parameter]) -> None:
-    """Refuse what a caller's function returned, if it cannot train these weights."""
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise ArgumentTypeError(
-            "the function did not return an optimizer",
-            got=type(optimizer).__name__,
-            expected="a torch.optim.Optimizer",
-            do="write lambda params: torch.optim.Adam(params, lr=1e-3)",
-        )
-    known = {id(weight) for weight in weights}
-    held = [weight for group in optimizer.param_groups for weight in group["params"]]
-    if any(id(weight) not in known for weight in held):
-        raise ArgumentTypeError(
-            "the optimizer holds other weights than the run's",
-            got="weights that the function was not called with",
-            expected="those it is called with: a copy of the task's model is trained",
-            do="write lambda params: torch.optim.Adam(params, lr=1e-3)",
-        )
-    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-    if closure is not None and closure.default is closure.empty:
-        raise ArgumentTypeError(
-            "the optimizer evaluates the loss itself, which training does not offer",
-            got=type(optimizer).__name__,
-            expected="an optimizer whose step() takes no closure",
-        )

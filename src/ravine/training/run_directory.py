@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from ravine.errors import RunDirectoryError
 from ravine.report import to_strict_json
@@ -13,7 +16,8 @@ from ravine.training.record import Record
 
 CONFIG, HISTORY, RECORD = "config.json", "history.jsonl", "record.json"
 WEIGHTS, PAGE = "model.safetensors", "report.html"
-FILES = (CONFIG, HISTORY, RECORD, WEIGHTS, PAGE)
+CHECKPOINTS, LOCK = "checkpoints", ".lock"
+FILES = (CONFIG, HISTORY, RECORD, WEIGHTS, PAGE, CHECKPOINTS)
 
 _ROOM = "make room or name another folder; what was written before is untouched"
 
@@ -26,28 +30,66 @@ class RunDirectory:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._made: list[Path] = []
+        self._refuse_taken(path)
+        self._open(path)
         try:
-            missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-            path.mkdir(parents=True, exist_ok=True)
-            self._made = missing
-            taken = [name for name in FILES if (path / name).exists()]
-        except OSError as error:
-            raise _failed("the run directory cannot be made", path, error) from error
+            self._refuse_taken(path)  # another process may have begun in between
+        except RunDirectoryError:
+            self.close()
+            raise
+
+    @classmethod
+    def reopened(cls, path: Path) -> RunDirectory:
+        """Return the directory of a run that goes on; nothing in it is changed by that."""
+        directory = cls.__new__(cls)
+        directory._open(path)
+        directory._made = []
+        return directory
+
+    @staticmethod
+    def _refuse_taken(path: Path) -> None:
+        taken = [name for name in FILES if (path / name).exists()]
         if taken:
             raise RunDirectoryError(
                 "the run directory holds another run",
                 where=str(path),
                 got=", ".join(taken),
                 expected="a new or empty folder, so that no result is lost",
-                do="name another one, or move this one away",
+                do=f"go on with it (resume={str(path)!r}), name another one, or move this one away",
             )
+
+    def _open(self, path: Path) -> None:
+        self.path = path
+        self._made: list[Path] = []
+        self._lock = FileLock(path / LOCK, timeout=0)
+        try:
+            missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+            path.mkdir(parents=True, exist_ok=True)
+            self._made = missing
+            self._lock.acquire()
+        except Timeout as error:
+            raise RunDirectoryError(
+                "another process is writing this run",
+                where=str(path),
+                expected="one process a run directory",
+                do="wait until it has ended, or name another folder",
+            ) from error
+        except OSError as error:
+            raise _failed("the run directory cannot be made", path, error) from error
+
+    def close(self) -> None:
+        """Let other processes have the directory."""
+        # The lock's file stays: who takes it away may take away a lock that another just got.
+        self._lock.release()
 
     def start(self, config: dict[str, Any], environment: dict[str, Any]) -> None:
         """Write what was asked for, and on what it runs."""
         self._write(CONFIG, _pretty({"config": config, "environment": environment}))
-        self._write(HISTORY, "")
+        self.rewrite([])
+
+    def rewrite(self, history: Sequence[dict[str, Any]]) -> None:
+        """Write the whole history."""
+        self._write(HISTORY, "".join(to_strict_json(row) + "\n" for row in history))
 
     def add_row(self, row: dict[str, Any]) -> None:
         """Add an epoch to the history; what fails leaves no part of a line behind."""
@@ -80,7 +122,10 @@ class RunDirectory:
         """Take away the files, and the folders made for them, of a run that never began."""
         with contextlib.suppress(OSError):
             for name in FILES:
-                (self.path / name).unlink(missing_ok=True)
+                if name != CHECKPOINTS:
+                    (self.path / name).unlink(missing_ok=True)
+            (self.path / LOCK).unlink(missing_ok=True)
+            self.close()
             for folder in self._made:
                 folder.rmdir()
 
@@ -111,7 +156,10 @@ class RunDirectory:
     def _write(self, name: str, text: str) -> None:
         part = self.path / (name + ".part")
         try:
-            part.write_text(text, encoding="utf-8")
+            with part.open("w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
             part.replace(self.path / name)
         except OSError as error:
             with contextlib.suppress(OSError):

@@ -7,40 +7,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
-from ravine.errors import ArgumentError
-from ravine.tasks import Task, load_task
+from ravine.errors import ArgumentError, ArgumentTypeError
 from ravine.tasks.loading import TaskSource
 from ravine.tasks.seeding import check_seed, seeded
-from ravine.training.batches import BatchSize, check_batch_size
-from ravine.training.catalog import (
-    choose_loss,
-    choose_optimizer,
-    choose_regularizers,
-    merged,
-)
+from ravine.training.batches import BatchSize
+from ravine.training.choices import settle
 from ravine.training.events import Listener
+from ravine.training.keeper import Every, interval
 from ravine.training.record import Record
+from ravine.training.resume import check_changes, saved_config, saved_task
 from ravine.training.run import Run
 from ravine.training.run_directory import RunDirectory
 from ravine.training.threads import threads_for
 
-OPTIMIZER, BATCH_SIZE, EPOCHS = "adam(lr=1e-3)", 64, 20
-"""What is taken where neither the caller nor the task says anything."""
-
 
 def train(
-    task: TaskSource,
+    task: TaskSource | None = None,
     optimizer: Any = None,
     *,
     loss: Any = None,
     batch_size: BatchSize | None = None,
     epochs: int | None = None,
     regularize: Iterable[Any] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     device: str | torch.device = "auto",
     run_dir: str | Path | None = None,
+    resume: str | Path | None = None,
+    checkpoint_every: Every = "auto",
     listeners: Sequence[Listener] = (),
 ) -> Record:
     """Train a task's model and return what came of it.
@@ -65,7 +59,17 @@ def train(
             The same seed gives the same bits on the same machine. Small steps on tensors run on
             one thread (`ravine.training.threads`).
         device: "auto" (a CUDA GPU if there is one, else the CPU) or a torch device.
-        run_dir: a new folder for configuration, history, weights (safetensors) and report.html.
+        run_dir: a new folder for configuration, history, checkpoints, weights (safetensors) and
+            report.html.
+        resume: the run directory of a run that ended early, by whatever cause, instead of
+            ``run_dir``. It goes on from its newest whole checkpoint to the same bits as if it had
+            never ended; a damaged checkpoint is named and passed over. Without a checkpoint it
+            begins at the start. Arguments that are left out are those of the run; of those given,
+            ``epochs`` and the lr of the optimizer may be new. A built-in task or a file need not be
+            given again.
+        checkpoint_every: steps (100), a time ("30s", "5min", "1h"), "auto" (as often as costs less
+            than 2 % of the time, after 10 s first), or None. A checkpoint is also written at the end
+            and after Ctrl-C. The last two are kept.
         listeners: called with the events of `ravine.training.events`.
 
     Returns:
@@ -74,7 +78,10 @@ def train(
 
     Raises:
         NonFiniteError: the loss or the weights became NaN or infinite.
-        RunDirectoryError: ``run_dir`` holds another run or cannot be written.
+        Interrupted: Ctrl-C or SIGTERM; the step under way was finished, and the state written.
+        ResumeError: there is no run to resume, or something is given that must not change.
+        CheckpointError: a checkpoint could not be written; those before it are untouched.
+        RunDirectoryError: ``run_dir`` holds another run, is in use, or cannot be written.
         RavineError: an argument or the task cannot be used.
 
     An error that ends a run under way, Ctrl-C included, has what was reached as its attribute
@@ -89,83 +96,42 @@ def train(
         >>> record.metrics["valid/accuracy"] > 0.9
         True
     """
-    run = _resolve(
-        task, optimizer, loss, batch_size, epochs, regularize, seed, device, run_dir, listeners
-    )
-    with seeded(seed), threads_for(run.task, run.batch_size, run.device):
-        return run.execute()
-
-
-def _resolve(
-    source: TaskSource,
-    optimizer: Any,
-    loss: Any,
-    batch_size: BatchSize | None,
-    epochs: int | None,
-    regularize: Iterable[Any] | None,
-    seed: int,
-    device: str | torch.device,
-    run_dir: str | Path | None,
-    listeners: Sequence[Listener],
-) -> Run:
-    """Settle every choice before anything is computed or written."""
-    seed = check_seed(seed)
-    where = _device(device)
-    task = load_task(source, seed)
-    defaults = task.defaults
-    if loss is not None:
-        task = task.with_loss(loss)
-    if regularize is None:
-        regularize = defaults.get("regularize", ())
-    regularizers = choose_regularizers(regularize)
-    maker, optimizer_text = choose_optimizer(
-        optimizer if optimizer is not None else defaults.get("optimizer", OPTIMIZER),
-        merged(one.optimizer_options() for one in regularizers),
-    )
-    loss_function, loss_text = choose_loss(
-        task.loss, merged(one.loss_options() for one in regularizers)
-    )
-    size = _batch_size(task, batch_size)
-    count = epochs if epochs is not None else defaults.get("epochs", EPOCHS)
-    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-        raise ArgumentError("epochs cannot be used", got=repr(count), expected="an integer >= 0")
-    config = {
-        "task": source if isinstance(source, str) else task.name,
-        "optimizer": optimizer_text,
-        "loss": loss_text,
-        "batch_size": task.train.batch_size if isinstance(task.train, DataLoader) else size,
-        "epochs": count,
-        "regularize": [repr(one) for one in regularizers],
-        "seed": seed,
-        "device": str(where),
-    }
-    directory = None if run_dir is None else RunDirectory(Path(run_dir))
-    return Run(
-        task=task,
-        maker=maker,
-        loss=loss_function,
-        batch_size=size,
-        epochs=count,
-        regularizers=regularizers,
-        seed=seed,
-        device=where,
+    seed = None if seed is None else check_seed(seed)
+    every = interval(checkpoint_every)
+    saved = None if resume is None else saved_config(Path(resume))
+    if saved is not None:
+        if run_dir is not None and Path(run_dir) != Path(str(resume)):
+            raise ArgumentError(
+                "a run that is resumed has its directory",
+                got=f"resume={str(resume)!r} and run_dir={str(run_dir)!r}",
+                do="leave run_dir out",
+            )
+        seed = check_seed(saved["seed"]) if seed is None else seed
+        task = saved_task(saved, Path(str(resume))) if task is None else task
+    if task is None:
+        raise ArgumentTypeError(
+            "there is nothing to train", expected="a task, or resume=RUN_DIR", got="neither"
+        )
+    seed = seed or 0
+    where = _device(saved["device"] if saved is not None and device == "auto" else device)
+    choices = settle(task, optimizer, loss, batch_size, epochs, regularize, seed, where, saved)
+    new_lr = False
+    directory = None
+    if saved is not None:
+        new_lr = check_changes(saved, choices.config, Path(str(resume)))
+        directory = RunDirectory.reopened(Path(str(resume)))
+    elif run_dir is not None:
+        directory = RunDirectory(Path(run_dir))
+    run = Run(
+        choices=choices,
         directory=directory,
         listeners=listeners,
-        config=config,
+        every=every,
+        resumed=saved is not None,
+        new_lr=new_lr,
     )
-
-
-def _batch_size(task: Task, given: BatchSize | None) -> BatchSize:
-    if given is None:
-        return check_batch_size(task.defaults.get("batch_size", BATCH_SIZE))
-    if isinstance(task.train, DataLoader):
-        raise ArgumentError(
-            "the batch size is given twice",
-            where=f"train of task {task.name!r}",
-            got=f"batch_size={given!r}, and a DataLoader, which has its own",
-            do="leave batch_size out, or give the task the Dataset",
-        )
-    return check_batch_size(given)
+    with seeded(seed), threads_for(choices.task, choices.batch_size, where):
+        return run.execute()
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -1,0 +1,11 @@
+"""Checkpoints: the whole state of a run as files that are whole or not there."""
+
+from ravine.training.checkpoints.folder import (
+    DamageError,
+    Position,
+    read_checkpoint,
+    write_checkpoint,
+)
+from ravine.training.checkpoints.store import Store
+
+__all__ = ["DamageError", "Position", "Store", "read_checkpoint", "write_checkpoint"]

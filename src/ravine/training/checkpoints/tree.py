@@ -1,0 +1,143 @@
+"""A state of nested dictionaries as JSON and tensors, and back: no pickle, nothing is run.
+
+What JSON does not have is written as an object with the key ``"!"``: tensors by their name among
+the tensors, tuples, dictionaries with other keys than text, NaN and infinities, dtypes, NumPy
+arrays. Everything comes back as it was, floats to the bit.
+
+>>> plain, tensors = to_plain({"step": 3, "betas": (0.9, 0.999), "w": torch.ones(2)})
+>>> plain
+{'step': 3, 'betas': {'!': 'tuple', 'of': [0.9, 0.999]}, 'w': {'!': 'tensor', 'of': 'w'}}
+>>> from_plain(plain, tensors)["w"]
+tensor([1., 1.])
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ravine.errors import CheckpointError
+
+__all__ = ["from_plain", "to_plain"]
+
+MARK = "!"
+
+
+def to_plain(state: Any) -> tuple[Any, dict[str, Tensor]]:
+    """Return the state as JSON's own types, and its tensors by name, copied to the CPU.
+
+    Raises:
+        CheckpointError: something in the state has no form; the message names where it is.
+    """
+    tensors: dict[str, Tensor] = {}
+    return _plain(state, "", tensors), tensors
+
+
+def from_plain(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Return the state that `to_plain` was given.
+
+    Raises:
+        CheckpointError: this is not what `to_plain` writes.
+    """
+    try:
+        return _state(plain, tensors)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(
+            "the state of a checkpoint cannot be understood",
+            got=f"{type(error).__name__}: {error}",
+            expected="what this version of Ravine writes",
+            do="use the version that wrote it, or an earlier checkpoint",
+        ) from error
+
+
+def _plain(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    if value is None or isinstance(value, (str, bool)) or type(value) is int:
+        return value
+    if isinstance(value, Tensor):
+        return _tensor(value, path, tensors)
+    if type(value) is float:
+        return value if math.isfinite(value) else {MARK: "float", "of": repr(value)}
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biuf":
+        array = np.array(value, order="C")
+        name = _name(path, tensors)
+        tensors[name] = torch.from_numpy(array.reshape(-1).view(np.uint8))
+        return {MARK: "array", "of": name, "dtype": array.dtype.str, "shape": list(array.shape)}
+    if isinstance(value, (list, tuple)):
+        items = [_plain(item, f"{path}/{k}", tensors) for k, item in enumerate(value)]
+        return items if isinstance(value, list) else {MARK: "tuple", "of": items}
+    if isinstance(value, Mapping):
+        if MARK not in value and all(isinstance(key, str) for key in value):
+            return {key: _plain(item, f"{path}/{key}", tensors) for key, item in value.items()}
+        pairs = [
+            [_plain(key, path, tensors), _plain(item, f"{path}/{key}", tensors)]
+            for key, item in value.items()
+        ]
+        return {MARK: "dict", "of": pairs}
+    if isinstance(value, torch.dtype):
+        return {MARK: "dtype", "of": str(value).removeprefix("torch.")}
+    raise _formless(path, type(value).__name__)
+
+
+def _tensor(value: Tensor, path: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    value = value.detach()
+    if value.layout is not torch.strided or value.is_quantized or value.is_meta:
+        raise _formless(path, f"a tensor of layout {value.layout} on {value.device}")
+    if type(value) not in (Tensor, torch.nn.Parameter):
+        raise _formless(path, f"a {type(value).__name__}")
+    name = _name(path, tensors)
+    marked: dict[str, Any] = {MARK: "tensor", "of": name}
+    if value.is_complex():
+        value, marked = torch.view_as_real(value), {**marked, "complex": True}
+    # A copy in any case: the run goes on while the checkpoint is written.
+    tensors[name] = value.to("cpu", copy=True, memory_format=torch.contiguous_format)
+    return marked
+
+
+def _name(path: str, tensors: Mapping[str, Tensor]) -> str:
+    name = path.removeprefix("/") or "value"
+    while name in tensors:  # {"a/b": ...} beside {"a": {"b": ...}}
+        name += "+"
+    return name
+
+
+def _formless(path: str, what: str) -> CheckpointError:
+    return CheckpointError(
+        "a part of the state has no form in a checkpoint",
+        where=path.removeprefix("/").replace("/", " > ") or "the state",
+        got=what,
+        expected="tensors, numbers, text, None, and lists, tuples and dictionaries of them",
+        do="keep it out of state_dict(), or turn it into one of these there",
+    )
+
+
+def _state(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(plain, list):
+        return [_state(item, tensors) for item in plain]
+    if not isinstance(plain, dict):
+        return plain
+    kind = plain.get(MARK)
+    if kind is None:
+        return {key: _state(item, tensors) for key, item in plain.items()}
+    of = plain["of"]
+    if kind == "tensor":
+        value = tensors[of]
+        return torch.view_as_complex(value) if plain.get("complex") else value
+    if kind == "float":
+        return float(of)
+    if kind == "tuple":
+        return tuple(_state(item, tensors) for item in of)
+    if kind == "dict":
+        return {_state(key, tensors): _state(item, tensors) for key, item in of}
+    if kind == "array":
+        array = tensors[of].numpy().view(np.dtype(plain["dtype"])).reshape(plain["shape"])
+        return array[()].copy() if plain["shape"] == [] else array.copy()
+    if kind == "dtype":
+        found = getattr(torch, str(of))
+        if isinstance(found, torch.dtype):
+            return found
+    raise ValueError(f"unknown form {kind!r}")

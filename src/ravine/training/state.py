@@ -1,0 +1,101 @@
+"""The state of a run between two steps: all that decides what comes after."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ravine.errors import ResumeError
+from ravine.optim import Optimizer
+from ravine.training.loop import Loop
+from ravine.training.random_state import random_state, set_random_state
+
+COUNTERS = ("step", "epoch", "batch", "seconds", "total", "rows", "samples")
+
+
+def state_of(loop: Loop) -> dict[str, Any]:
+    """Return the state of a loop, as dictionaries of tensors and numbers; the tensors are its own."""
+    loop.settle()
+    under_way = loop.batch > 0
+    return {
+        "counters": {name: getattr(loop, name) for name in COUNTERS},
+        "model": _model_state(loop.model),
+        "optimizer": loop.optimizer.state_dict(),
+        "loss": loop.loss.state_dict() if isinstance(loop.loss, nn.Module) else None,
+        "stopper": None if loop.stopper is None else loop.stopper.state_dict(),
+        "batches": loop.batches.state_dict(),
+        "random": random_state(),
+        # At the end of an epoch these follow from the rest.
+        "epoch_random": loop.epoch_random if under_way else None,
+        "kept": loop.kept if under_way else None,
+        "gradient_norm": loop.gradient_norm() if under_way else None,
+    }
+
+
+def load_state(loop: Loop, state: dict[str, Any], *, keep_lr: bool) -> None:
+    """Put a loop into the state that `state_of` returned.
+
+    Args:
+        loop: made as the one whose state it is.
+        state: what `state_of` returned.
+        keep_lr: keep the learning rate that the loop's optimizer has now.
+
+    Raises:
+        ResumeError: the state is that of another model, optimizer or early stopping.
+    """
+    try:
+        _load_model(loop.model, state["model"])
+        _load_optimizer(loop.optimizer, state["optimizer"], keep_lr=keep_lr)
+        if isinstance(loop.loss, nn.Module):
+            loop.loss.load_state_dict(state["loss"])
+        if loop.stopper is not None:
+            loop.stopper.load_state_dict(state["stopper"])
+        loop.batches.load_state_dict(state["batches"])
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ResumeError(
+            "the checkpoint does not fit the run",
+            got=f"{type(error).__name__}: {error}",
+            expected="the model, optimizer, loss and early stopping that it was written with",
+            do="resume with the task as it was, or start a new run",
+        ) from error
+    for name in COUNTERS:
+        setattr(loop, name, state["counters"][name])
+    if loop.batch:
+        loop.kept = dict(state["kept"])
+        loop.epoch_random = state["epoch_random"]
+        loop.loaded_norm = state["gradient_norm"]
+    else:
+        with loop.averaged():
+            loop.keep()
+    set_random_state(state["random"])
+
+
+def _model_state(model: nn.Module) -> dict[str, Any]:
+    saved = model.state_dict()
+    # Buffers that a model leaves out of its state_dict decide its output all the same.
+    more = {name: value for name, value in model.named_buffers() if name not in saved}
+    return {"state": dict(saved), "buffers": more}
+
+
+def _load_model(model: nn.Module, state: dict[str, Any]) -> None:
+    model.load_state_dict(state["state"])
+    buffers = dict(model.named_buffers())
+    with torch.no_grad():
+        for name, value in state["buffers"].items():
+            buffers[name].copy_(value)
+
+
+def _load_optimizer(
+    optimizer: torch.optim.Optimizer, state: dict[str, Any], *, keep_lr: bool
+) -> None:
+    if not keep_lr:
+        optimizer.load_state_dict(state)
+    elif isinstance(optimizer, Optimizer):
+        optimizer.load_state_dict(state, keep=["lr"])
+    else:
+        rates: list[float | Tensor] = [group["lr"] for group in optimizer.param_groups]
+        optimizer.load_state_dict(state)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate

@@ -12,14 +12,18 @@ from ravine.regularize.clipping import clip_norm_, clip_value_
 from ravine.regularize.decay_groups import decay_groups, describe_groups
 from ravine.regularize.dropout import Dropout
 from ravine.regularize.early_stopping import EarlyStopping
-from ravine.regularize.expressions import REGULARIZERS, Regularizer
+from ravine.regularize.expressions import REGULARIZERS
 from ravine.regularize.model_dropout import insert_dropout, set_dropout
+from ravine.regularize.part import Part
 from ravine.regularize.penalties import l1, l2, soft_threshold_
+from ravine.regularize.regularizer import Regularizer
+from ravine.regularize.weight_averaging import reestimate_batch_norm
 
 __all__ = [
     "REGULARIZERS",
     "Dropout",
     "EarlyStopping",
+    "Part",
     "Regularizer",
     "checkpoint_contexts",
     "clip_norm_",
@@ -29,6 +33,7 @@ __all__ = [
     "insert_dropout",
     "l1",
     "l2",
+    "reestimate_batch_norm",
     "set_dropout",
     "soft_threshold_",
 ]

@@ -7,62 +7,19 @@ Their repr is the expression that makes them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from ravine.errors import ArgumentError
 from ravine.regularize import checks
+from ravine.regularize.dropout_schedule import ScheduledDropout
 from ravine.regularize.early_stopping import EarlyStopping, Mode, direction
 from ravine.regularize.model_dropout import has_dropout, insert_dropout, set_dropout
-
-
-@dataclass(frozen=True, repr=False)
-class Regularizer:
-    """What a regulariser does to a run. A training loop calls all four; the defaults do nothing.
-
-    Example:
-        >>> clip_norm(1.0).optimizer_options()
-        {'clip_norm': 1.0}
-        >>> clip_norm(1.0)
-        clip_norm(1.0)
-    """
-
-    def prepare_model(self, model: nn.Module, *, seed: int = 0) -> str:
-        """Change the model in place before the optimizer is made; return a note, or "".
-
-        Args:
-            model: the model that will be trained.
-            seed: the seed of the run.
-        """
-        return ""
-
-    def optimizer_options(self) -> dict[str, Any]:
-        """Return options of `ravine.optim.Optimizer`.
-
-        ``l1`` and ``l2`` are meant for weights, not for biases and norms: a loop gives them to
-        `ravine.regularize.decay_groups`, and the other options to the optimizer itself.
-        """
-        return {}
-
-    def loss_options(self) -> dict[str, Any]:
-        """Return options of the loss."""
-        return {}
-
-    def stopper(self) -> EarlyStopping | None:
-        """Return a new object that decides after each epoch whether to stop, or None."""
-        return None
-
-    def __repr__(self) -> str:
-        parts = []
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.default is MISSING:
-                parts.append(repr(value))
-            elif value != field.default:
-                parts.append(f"{field.name}={value!r}")
-        return f"{type(self).__name__}({', '.join(parts)})"
+from ravine.regularize.part import Part
+from ravine.regularize.regularizer import Regularizer
+from ravine.regularize.while_training import cutmix, ema, max_norm, mixup, sam, swa
 
 
 @dataclass(frozen=True, repr=False)
@@ -70,7 +27,8 @@ class dropout(Regularizer):  # noqa: N801 (written as in an expression)
     """Dropout with probability p, in the layers the model has or else after its activations.
 
     Args:
-        p: the probability of zero, in [0, 1].
+        p: the probability of zero, in [0, 1]; or a schedule, a function of the step from 0 that
+            returns it: ``dropout(linear(1000, start=0.0, end=0.3))``.
         seed: of the masks; left out, the run's.
 
     `prepare_model` calls `set_dropout`; on a model without dropout it calls `insert_dropout`, which
@@ -83,19 +41,26 @@ class dropout(Regularizer):  # noqa: N801 (written as in an expression)
     'dropout p=0.2 set in 1.1'
     """
 
-    p: float
+    p: float | Callable[[int], float]
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        checks.probability("dropout: p", self.p)
+        checks.probability("dropout: p", self.p(0) if callable(self.p) else self.p)
         if self.seed is not None:
             checks.seed_number("dropout: seed", self.seed)
 
     def prepare_model(self, model: nn.Module, *, seed: int = 0) -> str:
         seed = seed if self.seed is None else self.seed
-        if self.p > 0 and not has_dropout(model):
-            return insert_dropout(model, self.p, seed=seed).note
-        return set_dropout(model, self.p, seed=seed).note
+        p = self.p(0) if callable(self.p) else self.p
+        changed = (
+            insert_dropout(model, p, seed=seed)
+            if not has_dropout(model) and (p > 0 or callable(self.p))
+            else set_dropout(model, p, seed=seed)
+        )
+        return f"{changed.note}, then by {self.p!r}" if callable(self.p) else changed.note
+
+    def part(self, *, seed: int = 0) -> Part | None:
+        return ScheduledDropout(self.p) if callable(self.p) else None
 
 
 @dataclass(frozen=True, repr=False)
@@ -222,6 +187,9 @@ class l2(Regularizer):  # noqa: N801
 
 REGULARIZERS: dict[str, Callable[..., Regularizer]] = {
     each.__name__: each
-    for each in (clip_norm, clip_value, dropout, early_stopping, l1, l2, label_smoothing)
-}
+    for each in (
+        clip_norm, clip_value, cutmix, dropout, early_stopping, ema, l1, l2, label_smoothing,
+        max_norm, mixup, sam, swa,
+    )
+}  # fmt: skip
 """What a ``--regularize`` expression can call."""

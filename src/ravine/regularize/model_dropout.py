@@ -198,6 +198,16 @@ def has_dropout(model: nn.Module) -> bool:
     return any(isinstance(module, kinds) or _floats(module) for module in model.modules())
 
 
+def dropout_places(model: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Return the modules that drop, with the attribute that holds their probability."""
+    kinds = (Dropout, *_KEPT_TYPES)
+    places = []
+    for module in model.modules():
+        names = ["p"] if isinstance(module, kinds) else _floats(module)
+        places += [(module, name) for name in names]
+    return places
+
+
 def _floats(module: nn.Module) -> list[str]:
     """Return the attributes of a module that are numbers and mean a dropout."""
     if isinstance(module, nn.RNNBase) and module.num_layers == 1:

@@ -163,7 +163,9 @@ def choose_regularizers(choices: Any) -> list[Any]:
             )
         return []
     chosen = [
-        parse(choice, REGULARIZERS, kind="regularizer") if isinstance(choice, str) else choice
+        parse(choice, {**SCHEDULES, **REGULARIZERS}, kind="regularizer")
+        if isinstance(choice, str)
+        else choice
         for choice in choices
     ]
     seen: dict[type, Any] = {}

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from ravine.engine.norm import squared_norm
 from ravine.errors import Interrupted, NonFiniteError, TaskError
 from ravine.optim import Optimizer
-from ravine.regularize import EarlyStopping
+from ravine.regularize import EarlyStopping, Part
 from ravine.tasks.metrics import Metric
+from ravine.training.averaging import averaged
 from ravine.training.batches import Batch, Batches
 from ravine.training.evaluation import evaluate
 from ravine.training.events import StepDone
@@ -38,6 +39,8 @@ class Loop:
         model, optimizer, loss, batches: what is trained, by what, on what.
         valid: batches looked at after every epoch, or None.
         metrics: name -> function, for the validation data.
+        parts: what else acts while training, in this order.
+        epochs: how many there will be.
         stopper: decides on an early end, or None.
         emit: called with the events of steps, or None.
         after_step: called after every step, when the state is whole; what it raises ends the run.
@@ -56,6 +59,8 @@ class Loop:
     metrics: dict[str, Metric]
     stopper: EarlyStopping | None
     emit: Callable[[StepDone], None] | None
+    parts: list[Part] = field(default_factory=list)
+    epochs: int = 0
     after_step: Callable[[], None] | None = None
     check: Callable[[], None] | None = None
     look_every: int = 1
@@ -74,7 +79,10 @@ class Loop:
     _sizes: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._step = Step(self.model, self.loss, self.optimizer)
+        for part in self.parts:
+            part.begin(self.model)
+        ascending = next((part for part in self.parts if part.ascends), None)
+        self._step = Step(self.model, self.loss, self.optimizer, ascending)
         self.keep()
 
     def run_epoch(self) -> tuple[dict[str, Any], bool]:
@@ -96,6 +104,8 @@ class Loop:
             "train/loss": self.total / self.rows,
         }
         stop = False
+        for part in self.parts:
+            part.after_epoch(self.epoch + 1, self.epochs)
         with self.averaged():
             if self.valid is not None:
                 row |= self._evaluated(self.valid)
@@ -126,12 +136,9 @@ class Loop:
         grads = [p.grad for p in self.model.parameters() if p.grad is not None]
         return math.sqrt(squared_norm(grads))
 
-    @contextlib.contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Put the averaged weights in place, if the optimizer keeps an average."""
-        keeps = isinstance(self.optimizer, Optimizer) and self.optimizer.averages
-        with self.optimizer.averaged() if keeps else contextlib.nullcontext():  # type: ignore[attr-defined]
-            yield
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Put the averaged weights in place, if there are any."""
+        return averaged(self.model, self.optimizer, self.parts, self.batches)
 
     def go_back(self) -> None:
         """Put back the weights of the end of the last epoch, or of the start."""
@@ -166,7 +173,8 @@ class Loop:
         step.begin_epoch()
         before, look = self.samples, self.look_every
         try:
-            for inputs, targets in self._left():
+            for batch in self._left():
+                inputs, targets = self._changed(batch)
                 loss = step.gradient(inputs, targets)
                 size = len(inputs)
                 if look == 1:
@@ -180,6 +188,8 @@ class Loop:
                     if len(self._pending) == look:
                         self._look(self.step + 1)
                 step.update()
+                for part in self.parts:
+                    part.after_step(self.step + 1)
                 self.loaded_norm = None
                 self.rows += size
                 self.samples += size
@@ -212,6 +222,12 @@ class Loop:
         left = self.batches.epoch(self.epoch + 1, skip=self.batch)
         set_random_state(here)
         return left
+
+    def _changed(self, batch: Batch) -> Batch:
+        """Return what is trained on in the place of a batch."""
+        for part in self.parts:
+            batch = part.batch(batch, self.step + 1)
+        return batch
 
     def _evaluated(self, valid: Batches) -> dict[str, float]:
         before = random_state()

@@ -18,7 +18,7 @@ from ravine.errors import (
     unknown_name,
 )
 from ravine.optim import Optimizer
-from ravine.regularize import EarlyStopping
+from ravine.regularize import EarlyStopping, Part
 from ravine.training.batches import evaluation_batches, training_batches
 from ravine.training.checkpoints import Store
 from ravine.training.choices import Choices
@@ -133,12 +133,26 @@ class Run:
             else evaluation_batches(valid, self.choices.device, batches.size),
             metrics=self.choices.task.metric_functions(),
             stopper=self._stopper(),
+            parts=self._parts(),
+            epochs=self.choices.epochs,
             emit=self._emit if self.listeners else None,
             after_step=self.signals.check,
             check=self.signals.check,
             look_every=1 if self.choices.device.type == "cpu" else CHECK_EVERY,
         )
         return loop, notes + grouping
+
+    def _parts(self) -> list[Part]:
+        found = [one.part(seed=self.choices.seed) for one in self.choices.regularizers]
+        parts = [part for part in found if part is not None]
+        twice = [part for part in parts if part.ascends]
+        if len(twice) > 1:
+            raise ArgumentTypeError(
+                "two regularisers choose where the gradient is taken",
+                got=" and ".join(type(part).__name__ for part in twice),
+                do="leave one out",
+            )
+        return parts
 
     def _stopper(self) -> EarlyStopping | None:
         stoppers: list[EarlyStopping] = [
@@ -228,10 +242,11 @@ class Run:
         model, stopper = loop.model, loop.stopper
         if record.status != "diverged":  # there they are in place already
             with loop.averaged():
-                final = [tensor.detach().clone() for tensor in model.parameters()]
+                tensors = [*model.parameters(), *model.buffers()]
+                final = [tensor.detach().clone() for tensor in tensors]
             with torch.no_grad():
-                for weight, value in zip(model.parameters(), final, strict=True):
-                    weight.copy_(value)
+                for tensor, value in zip(tensors, final, strict=True):
+                    tensor.copy_(value)
         row = record.history[-1] if record.history else {}
         best: dict[str, float] = {}
         if stopper is not None and stopper.restore_best and stopper.best_epoch is not None:

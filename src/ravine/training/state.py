@@ -25,6 +25,7 @@ def state_of(loop: Loop) -> dict[str, Any]:
         "optimizer": loop.optimizer.state_dict(),
         "loss": loop.loss.state_dict() if isinstance(loop.loss, nn.Module) else None,
         "stopper": None if loop.stopper is None else loop.stopper.state_dict(),
+        "parts": [part.state_dict() for part in loop.parts],
         "batches": loop.batches.state_dict(),
         "random": random_state(),
         # At the end of an epoch these follow from the rest.
@@ -52,6 +53,8 @@ def load_state(loop: Loop, state: dict[str, Any], *, keep_lr: bool) -> None:
             loop.loss.load_state_dict(state["loss"])
         if loop.stopper is not None:
             loop.stopper.load_state_dict(state["stopper"])
+        for part, kept in zip(loop.parts, state["parts"], strict=True):
+            part.load_state_dict(kept)
         loop.batches.load_state_dict(state["batches"])
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ResumeError(

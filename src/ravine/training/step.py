@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ravine.errors import ArgumentTypeError, ShapeError
+from ravine.regularize import Part
 
 
 @dataclass
@@ -17,11 +18,13 @@ class Step:
 
     Attributes:
         model, loss, optimizer: loss(model(inputs), targets) is made smaller by the optimizer.
+        ascending: what moves the weights to where the gradient is taken that counts, or None.
     """
 
     model: nn.Module
     loss: Any
     optimizer: torch.optim.Optimizer
+    ascending: Part | None = None
     _weights: list[nn.Parameter] = field(default_factory=list)
     _checked: bool = False
 
@@ -32,6 +35,13 @@ class Step:
 
     def gradient(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a batch; every weight's ``grad`` is its gradient then."""
+        loss = self._backward(inputs, targets)
+        if self.ascending is not None:
+            with self.ascending.second_gradient(self._weights):
+                self._backward(inputs, targets)
+        return loss
+
+    def _backward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         loss = self.loss(self.model(inputs), targets)
         if not self._checked:
             _check_loss(loss)

@@ -1,0 +1,36 @@
+"""Max-norm: no unit's incoming weights are longer than a limit."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ravine.regularize.part import Part
+
+_OUTPUTS_SECOND = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+class MaxNorm(Part):
+    """See `ravine.regularize.max_norm`.
+
+    Args:
+        limit: of the length of a unit's incoming weights, > 0.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self._weights: list[tuple[nn.Parameter, int]] = []
+
+    def begin(self, model: nn.Module) -> None:
+        found: dict[int, tuple[nn.Parameter, int]] = {}
+        for module in model.modules():
+            dim = 1 if isinstance(module, _OUTPUTS_SECOND) else 0
+            for weight in module.parameters(recurse=False):
+                if weight.ndim > 1 and weight.requires_grad:
+                    found[id(weight)] = weight, dim
+        self._weights = list(found.values())
+
+    def after_step(self, step: int) -> None:
+        with torch.no_grad():
+            for weight, dim in self._weights:
+                weight.copy_(torch.renorm(weight, 2, dim, self.limit))

@@ -89,7 +89,8 @@ def test_two_schedules_at_once_are_refused():
     assert str(caught.value) == (
         "two schedules set the learning rate\n  where:    SGD, lr\n"
         "  got:      cosine(4, peak=1.0) as lr, and a torch.optim.lr_scheduler\n"
-        "  do:       give lr as a number, or leave torch's scheduler out"
+        "  do:       give lr as a number, or leave torch's scheduler out; a loop that insists on a "
+        "scheduler takes ravine.optim.ScheduleLR(optimizer)"
     )
 
 

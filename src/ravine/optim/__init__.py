@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from ravine.optim.make import optimizer_class, update_rule
 from ravine.optim.optimizer import Optimizer
+from ravine.optim.schedule_lr import ScheduleLR
 from ravine.rules import MATRIX_RULES, RULES
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
@@ -18,7 +19,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 }
 """Every built-in optimizer by its class name."""
 
-__all__ = ["OPTIMIZERS", "Optimizer", "update_rule"]
+__all__ = ["OPTIMIZERS", "Optimizer", "ScheduleLR", "update_rule"]
 __all__ += list(OPTIMIZERS)
 
 globals().update(OPTIMIZERS)

@@ -20,6 +20,7 @@ def follow(group: dict[str, Any], owner: str) -> None:
             "two schedules set the learning rate",
             where=f"{owner}, lr",
             got=f"{group['schedule']!r} as lr, and a torch.optim.lr_scheduler",
-            do="give lr as a number, or leave torch's scheduler out",
+            do="give lr as a number, or leave torch's scheduler out; a loop that insists on a "
+            "scheduler takes ravine.optim.ScheduleLR(optimizer)",
         )
     group["lr"] = group["schedule"](group["schedule_step"])

@@ -29,9 +29,16 @@ class Stepping(torch.optim.Optimizer):
     _plan: Plan | None
     _in_backward: InBackward | None
     _ranks: Ranks
-    # A GradScaler then sets found_inf and grad_scale for the time of a step.
-    _step_supports_amp_scaling = True
     found_inf: Any = None
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether a GradScaler may call a step to be left out, with found_inf and grad_scale set.
+
+        Accelerate replaces `step` to learn from its calls which steps were made.
+        """
+        step = self.__dict__.get("step")
+        return step is None or hasattr(step, "_wrapped_by_lr_sched")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

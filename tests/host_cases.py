@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ def snapshot(weights: Iterable[Tensor]) -> list[Tensor]:
 def assert_trails_agree(ours: Trail, theirs: Trail, steps: int, rtol: float = 1e-12) -> None:
     """Check that two runs made so many steps, moved at each, and had the same weights after each."""
     assert len(ours) == len(theirs) == steps
-    for before, after in zip(theirs, theirs[1:], strict=False):
+    for before, after in pairwise(theirs):
         assert not all(map(torch.equal, before, after))
     for mine, other in zip(ours, theirs, strict=True):
         for w, v in zip(mine, other, strict=True):

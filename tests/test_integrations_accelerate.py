@@ -23,7 +23,12 @@ SCHEDULE = warmup(3) >> cosine(20, peak=0.05)
 @pytest.fixture(autouse=True)
 def _alone():
     """Accelerate keeps its state in the process; each test has its own."""
+    as_in_a_new_process()
     yield
+    as_in_a_new_process()
+
+
+def as_in_a_new_process():
     from accelerate.state import AcceleratorState, GradientState
 
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -136,7 +141,7 @@ def test_saved_and_resumed_it_has_the_same_bits(tmp_path, scheduler):
     first = Loop(make, scheduler=scheduler)
     first.run(batches=list(first.batches)[:5])
     first.accelerator.save_state(str(tmp_path / "state"))
-    _alone_again()
+    as_in_a_new_process()
     second = Loop(make, scheduler=scheduler)
     second.accelerator.load_state(str(tmp_path / "state"))
     second.run(batches=list(second.batches)[5:])
@@ -144,13 +149,6 @@ def test_saved_and_resumed_it_has_the_same_bits(tmp_path, scheduler):
     with second.optimizer.optimizer.averaged(), whole.optimizer.optimizer.averaged():
         assert_same_bits([*second.model.parameters()], [*whole.model.parameters()])
     assert second.rates == [SCHEDULE(k) for k in range(5, 10)]
-
-
-def _alone_again():
-    from accelerate.state import AcceleratorState, GradientState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
 
 
 @pytest.mark.parametrize("clip", [None, 0.1])

@@ -15,6 +15,8 @@ import ravine.optim
 from ravine.errors import ArgumentError
 from ravine.schedules import cosine, warmup
 
+pytestmark = pytest.mark.slow  # for the import alone
+
 SCHEDULE = warmup(3) >> cosine(20, peak=0.05)
 
 

@@ -17,6 +17,8 @@ import ravine.optim
 from ravine.errors import ArgumentError
 from ravine.schedules import plateau, warmup
 
+pytestmark = pytest.mark.slow  # for the import alone
+
 
 @pytest.fixture(autouse=True)
 def _quiet():

@@ -14,6 +14,8 @@ import ravine.optim
 from ravine.errors import ArgumentError
 from ravine.schedules import cosine, warmup
 
+pytestmark = pytest.mark.slow  # for the import alone
+
 SCHEDULE = warmup(3) >> cosine(20, peak=0.05)
 # The bias of attention's keys has a gradient of rounding noise, which a smaller eps would enlarge.
 EPS = 1e-4

@@ -206,22 +206,34 @@ def test_bfloat16_in_lock_step(tmp_path):
     assert not torch.equal(exact.trail[0][0], mine.trail[0][0])
 
 
-def test_schedule_free_is_turned_for_every_evaluation(tmp_path):
-    """The Trainer calls train() and eval() of the optimizer itself."""
+def schedule_free(folder):
     network = model()
     optimizer = ravine.optim.ScheduleFreeAdamW(network.parameters(), lr=0.02)
-    kept = Kept(
-        tmp_path,
+    return Kept(
+        folder,
         network,
         optimizers=(optimizer, LambdaLR(optimizer, lambda step: 1.0)),
         compute_loss_func=our_loss,
         eval_strategy="steps",
         eval_steps=4,
-    ).run()
-    trained = snapshot(network.parameters())
+        save_strategy="steps",
+        save_steps=4,
+    )
+
+
+def test_schedule_free_is_turned_for_every_evaluation_and_saved_as_evaluated(tmp_path):
+    """The Trainer calls train() and eval() of the optimizer itself."""
+    kept = schedule_free(tmp_path).run()
     losses = kept.logged("eval_loss")
     assert losses[1] < losses[0]
-    assert kept.trainer.evaluate()["eval_loss"] == pytest.approx(losses[1], rel=1e-9)
-    assert not optimizer.param_groups[0]["train_mode"]
-    optimizer.train()
-    assert not all(map(torch.equal, trained, network.parameters()))
+    assert not kept.trainer.optimizer.param_groups[0]["train_mode"]
+    first = str(tmp_path / "checkpoint-4")
+    saved = Kept(
+        tmp_path, type(kept.model).from_pretrained(first).double(), compute_loss_func=our_loss
+    )
+    assert saved.trainer.evaluate()["eval_loss"] == pytest.approx(losses[0], rel=1e-9)
+    resumed = schedule_free(tmp_path).run(resume_from_checkpoint=first)
+    assert_same_bits(resumed.trail[-1], kept.trail[-1])
+    trained = snapshot(kept.model.parameters())
+    kept.trainer.optimizer.train()
+    assert not all(map(torch.equal, trained, kept.model.parameters()))

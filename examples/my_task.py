@@ -24,5 +24,6 @@ def task(seed):
         train=(points[:1000], side[:1000]),
         valid=(points[1000:], side[1000:]),
         metrics=["accuracy"],
-        defaults={"optimizer": "adam(lr=cosine(1600, peak=1e-2))", "epochs": 100},
+        optimizer="adam(lr=cosine(1600, peak=1e-2))",
+        epochs=100,
     )

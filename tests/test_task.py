@@ -15,7 +15,6 @@ from ravine import losses
 from ravine.errors import (
     TaskError,
     UnknownNameError,
-    UnknownOptionError,
 )
 from ravine.tasks.loss_names import loss_name
 
@@ -43,11 +42,10 @@ WRONG = {
     "metrics": ({"metrics": "accuracy"}, "metrics is not a list", 'metrics=["accuracy"]'),
     "metric": ({"metrics": [3]}, "neither a name nor a function", "accuracy"),
     "metric twice": ({"metrics": ["accuracy", "accuracy"]}, "two metrics", "by name"),
-    "epochs": ({"defaults": {"epochs": 0}}, "epochs is not a count", "got:      0"),
-    "batch": ({"defaults": {"batch_size": True}}, "batch_size is not a count", "'all'"),
-    "regularize": ({"defaults": {"regularize": "dropout(0.1)"}}, "not a list", "['dropout(0.1)']"),
+    "epochs": ({"epochs": 0}, "epochs is not a count", "got:      0"),
+    "batch": ({"batch_size": True}, "batch_size is not a count", "'all'"),
+    "regularize": ({"regularize": "dropout(0.1)"}, "not a list", "['dropout(0.1)']"),
     "name": ({"name": ""}, "name of the task", "not empty"),
-    "defaults": ({"defaults": [1]}, "not a dictionary", "[1]"),
     "conversion": (
         {"train": TensorDataset(X, Y), "targets_for": {"hinge": torch.neg}},
         "targets_for",
@@ -64,11 +62,9 @@ def test_a_wrong_task_is_refused_with_the_mend(changes, what, detail):
     assert detail in str(caught.value)
 
 
-def test_unknown_metric_and_default_name_the_nearest():
+def test_unknown_metric_names_the_nearest():
     with pytest.raises(UnknownNameError, match="did you mean 'accuracy'"):
         make(metrics=["acuracy"])
-    with pytest.raises(UnknownOptionError, match="did you mean 'batch_size'"):
-        make(defaults={"batchsize": 3})
 
 
 def test_datasets_and_loaders_are_kept_as_they_are():

@@ -51,10 +51,10 @@ def one_thread():
 
 
 def trained(task, seed):
-    """Train by the task's defaults; return the validation metrics after the last epoch."""
+    """Train by the task's settings; return the validation metrics after the last epoch."""
     expression, options, schedule, dropout = TWINS[task.name]
-    assert task.defaults["optimizer"] == expression
-    assert task.defaults.get("regularize", []) == ([f"dropout({dropout})"] if dropout else [])
+    assert task.optimizer == expression
+    assert task.regularize == ((f"dropout({dropout})",) if dropout else ())
     model, loss = task.model.train(), LOSSES[task.loss]
     for module in model.modules():
         if isinstance(module, nn.Dropout):
@@ -63,8 +63,8 @@ def trained(task, seed):
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule or (lambda step: 1.0))
     X, y = task.train
     with seeded(100 + seed):
-        for _ in range(task.defaults["epochs"]):
-            for rows in torch.randperm(len(X)).split(task.defaults["batch_size"]):
+        for _ in range(task.epochs):
+            for rows in torch.randperm(len(X)).split(task.batch_size):
                 optimizer.zero_grad()
                 loss(model(X[rows]), y[rows]).backward()
                 optimizer.step()

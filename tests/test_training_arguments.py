@@ -1,4 +1,4 @@
-"""The other arguments of a run: epochs, seed, device, the task and its defaults."""
+"""The other arguments of a run: epochs, seed, device, the task and its settings."""
 
 from __future__ import annotations
 
@@ -58,18 +58,18 @@ def test_a_task_by_name_by_function_by_file_and_as_an_object(tmp_path: Path) -> 
     assert not torch.equal(one, two)
 
 
-def test_the_tasks_own_defaults_hold_where_nothing_is_said() -> None:
-    defaults = {
+def test_the_tasks_own_settings_hold_where_nothing_is_said() -> None:
+    settings = {
         "optimizer": "sgd(lr=0.5)",
         "epochs": 2,
         "batch_size": 7,
         "regularize": ["dropout(0.25)"],
     }
-    config = ravine.train(task(defaults=defaults)).config
+    config = ravine.train(task(**settings)).config
     assert config["optimizer"] == "sgd(lr=0.5)"
     assert (config["epochs"], config["batch_size"]) == (2, 7)
     assert config["regularize"] == ["dropout(0.25)"]
-    said = ravine.train(task(defaults=defaults), "adam", batch_size="all", epochs=1, regularize=())
+    said = ravine.train(task(**settings), "adam", batch_size="all", epochs=1, regularize=())
     assert said.config["optimizer"] == "adam()"
     assert (said.config["epochs"], said.config["batch_size"]) == (1, "all")
     assert said.config["regularize"] == []

@@ -40,7 +40,7 @@ def test_regularisers_in_every_form_are_options_of_the_optimizer(given: Any) -> 
 
 
 def test_one_regulariser_needs_no_list_and_none_is_none() -> None:
-    made = task(defaults={"regularize": ["dropout(0.5)"]})
+    made = task(regularize=["dropout(0.5)"])
     assert ravine.train(made, epochs=0).config["regularize"] == ["dropout(0.5)"]
     assert ravine.train(made, epochs=0, regularize="l2(1.0)").config["regularize"] == ["l2(1.0)"]
     assert ravine.train(made, epochs=0, regularize=REG).config["regularize"] == ["l2(0.1)"]

@@ -41,7 +41,9 @@ def breast_cancer(seed: int) -> Task:
         valid=valid,
         test=test,
         metrics=["accuracy"],
-        defaults={"optimizer": "adam(lr=1e-2, l2=1e-2)", "epochs": 30, "batch_size": 32},
+        optimizer="adam(lr=1e-2, l2=1e-2)",
+        epochs=30,
+        batch_size=32,
         targets_for=dict.fromkeys(("hinge", "squared_hinge", "perceptron"), signs),
         baseline=class_entropy(labels[split.train]),
     )

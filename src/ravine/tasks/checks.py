@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ravine.errors import TaskError, unknown_option
+from ravine.errors import TaskError
 
 Data: TypeAlias = "tuple[Tensor, Tensor] | Dataset[Any] | DataLoader[Any]"
-
-DEFAULT_OPTIONS = ("optimizer", "epochs", "batch_size", "regularize")
 
 
 def check_data(task: str, part: str, data: object) -> Data:
@@ -70,49 +67,6 @@ def check_same_kind(task: str, part: str, data: Data, train: Data) -> None:
             )
 
 
-def check_defaults(task: str, defaults: object) -> dict[str, Any]:
-    """Return a copy of the suggested settings, or raise if one is unknown or of a wrong type."""
-    where = f"defaults of task {task!r}"
-    if not isinstance(defaults, Mapping):
-        raise TaskError(
-            "defaults is not a dictionary",
-            where=where,
-            got=repr(defaults),
-            do="write defaults={'epochs': 20, 'batch_size': 64}",
-        )
-    for name in defaults:
-        if name not in DEFAULT_OPTIONS:
-            raise unknown_option("defaults", str(name), DEFAULT_OPTIONS, where=f"task {task!r}")
-    epochs = defaults.get("epochs", 1)
-    if not _is_count(epochs):
-        raise TaskError(
-            "epochs is not a count",
-            where=where,
-            got=repr(epochs),
-            expected="an integer of 1 or more",
-            do="write defaults={'epochs': 20}",
-        )
-    batch_size = defaults.get("batch_size", 1)
-    if batch_size != "all" and not _is_count(batch_size):
-        raise TaskError(
-            "batch_size is not a count",
-            where=where,
-            got=repr(batch_size),
-            expected="an integer of 1 or more, or 'all'",
-            do="write defaults={'batch_size': 64}",
-        )
-    regularize = defaults.get("regularize", ())
-    if not isinstance(regularize, list | tuple):
-        raise TaskError(
-            "regularize is not a list",
-            where=where,
-            got=repr(regularize),
-            expected="a list of expressions",
-            do="write defaults={'regularize': ['dropout(0.1)']}",
-        )
-    return dict(defaults)
-
-
 def rows_of(data: Data) -> int | None:
     """Return the number of samples, or None where a loader or dataset does not know."""
     counted: Any = data
@@ -124,10 +78,6 @@ def rows_of(data: Data) -> int | None:
         return len(counted)
     except TypeError:
         return None
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _check_sized(where: str, data: Data) -> None:

@@ -49,6 +49,8 @@ def diabetes(seed: int) -> Task:
             InOriginalUnits("squared_error", mean=mean, scale=scale),
             InOriginalUnits("absolute_error", mean=mean, scale=scale),
         ],
-        defaults={"optimizer": "adam(lr=1e-2)", "epochs": 30, "batch_size": 32},
+        optimizer="adam(lr=1e-2)",
+        epochs=30,
+        batch_size=32,
         baseline=1.0,  # the variance of standardised targets
     )

@@ -46,11 +46,9 @@ def digits(seed: int) -> Task:
         valid=valid,
         test=test,
         metrics=["accuracy"],
-        defaults={
-            "optimizer": "adam(lr=cosine(800, peak=2e-3, end=4e-5))",
-            "epochs": 40,
-            "batch_size": 64,
-            "regularize": ["dropout(0.4)"],
-        },
+        optimizer="adam(lr=cosine(800, peak=2e-3, end=4e-5))",
+        epochs=40,
+        batch_size=64,
+        regularize=["dropout(0.4)"],
         baseline=class_entropy(labels[split.train]),
     )

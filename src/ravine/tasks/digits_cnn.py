@@ -51,11 +51,9 @@ def digits_cnn(seed: int) -> Task:
         valid=valid,
         test=test,
         metrics=["accuracy"],
-        defaults={
-            "optimizer": "adam(lr=cosine(500, peak=2e-3, end=4e-5))",
-            "epochs": 25,
-            "batch_size": 64,
-            "regularize": ["dropout(0.5)"],
-        },
+        optimizer="adam(lr=cosine(500, peak=2e-3, end=4e-5))",
+        epochs=25,
+        batch_size=64,
+        regularize=["dropout(0.5)"],
         baseline=class_entropy(labels[split.train]),
     )

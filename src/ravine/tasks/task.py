@@ -5,22 +5,27 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from torch import Tensor, nn
 
 from ravine.errors import TaskError, unknown_name
-from ravine.tasks.checks import Data, check_data, check_defaults, check_same_kind, rows_of
+from ravine.tasks.checks import Data, check_data, check_same_kind, rows_of
 from ravine.tasks.loss_names import loss_name
 from ravine.tasks.metrics import METRICS, Metric, metric_name
+from ravine.tasks.settings import check_settings
 
 Loss: TypeAlias = str | Callable[[Tensor, Tensor], Tensor]
 Conversion: TypeAlias = Callable[[Tensor], Tensor]
+OptimizerFunction: TypeAlias = Callable[[Any], Any]
+SchedulerFunction: TypeAlias = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Task:
-    """What is being trained: a model, a loss, data and metrics. Checked when it is made.
+    """What is being trained and how: model, loss, data, settings. Checked when it is made.
+
+    Inputs and targets are trained on as they are: of any dtype and shape, not scaled.
 
     Args:
         model: the module to be trained; it is called with a batch of X.
@@ -35,9 +40,16 @@ class Task:
         metrics: names of ``METRICS`` or callables ``metric(output, target)`` that give one value
             a prediction; the mean over the data is the metric.
         name: how the task is called in records and messages.
-        defaults: settings that suit this task, used where the caller of ``ravine.train`` gives
-            none: ``optimizer`` (expression), ``epochs``, ``batch_size`` (number or ``"all"``),
-            ``regularize`` (list of expressions).
+        optimizer: an expression, or a function of the parameters that returns a torch optimizer.
+            This and the next five are taken where the caller of ``ravine.train`` says nothing.
+        scheduler: a function of the optimizer that returns anything with a ``step()``, such as
+            ``lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 10)``. A ``step`` that
+            must be given a value, as that of ReduceLROnPlateau, gets the validation loss of the
+            epoch (without validation data the training loss), or the batch's loss.
+        scheduler_interval: whether the scheduler is stepped after an ``"epoch"`` or a ``"step"``.
+        epochs: passes over the training data, >= 1.
+        batch_size: rows a step, >= 1, or ``"all"``. A DataLoader has its own.
+        regularize: a list of expressions such as ``"dropout(0.1)"``.
         targets_for: by the name of a loss, how y has to be converted for it; see ``with_loss``.
             A loss that is not in the table takes y as it is. Needs ``(X, y)`` data.
         baseline: the loss of the best constant prediction on the training data, if known.
@@ -46,7 +58,6 @@ class Task:
     Raises:
         TaskError: a part is of the wrong type, empty, not finite or does not fit another part.
         UnknownNameError: a metric is unknown.
-        UnknownOptionError: a default is unknown.
 
     >>> import torch
     >>> X = torch.linspace(-1, 1, 8)[:, None]
@@ -61,7 +72,12 @@ class Task:
     test: Data | None = None
     metrics: Sequence[str | Metric] = ()
     name: str = "task"
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    optimizer: str | OptimizerFunction | None = None
+    scheduler: SchedulerFunction | None = None
+    scheduler_interval: Literal["epoch", "step"] = "epoch"
+    epochs: int | None = None
+    batch_size: int | Literal["all"] | None = None
+    regularize: Sequence[Any] = ()
     targets_for: Mapping[str, Conversion] = field(default_factory=dict)
     baseline: float | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -84,7 +100,8 @@ class Task:
                 check_same_kind(self.name, part, getattr(self, part), self.train)
         self._check_metrics()
         self._set("metrics", tuple(self.metrics))
-        self._set("defaults", check_defaults(self.name, self.defaults))
+        check_settings(self)
+        self._set("regularize", tuple(self.regularize))
         self._check_conversions()
 
     def metric_functions(self) -> dict[str, Metric]:

@@ -57,12 +57,10 @@ def text(seed: int) -> Task:
         valid=valid,
         test=test,
         metrics=["accuracy"],
-        defaults={
-            "optimizer": "adamw(lr=warmup(50) >> cosine(562, peak=4e-3, end=4e-4), "
-            "betas=(0.9, 0.98), weight_decay=0.1, clip_norm=1)",
-            "epochs": 4,
-            "batch_size": 32,
-        },
+        optimizer="adamw(lr=warmup(50) >> cosine(562, peak=4e-3, end=4e-4), "
+        "betas=(0.9, 0.98), weight_decay=0.1, clip_norm=1)",
+        epochs=4,
+        batch_size=32,
         baseline=class_entropy(train[1]),
         facts={
             "characters": len(written),

@@ -37,6 +37,8 @@ def wine(seed: int) -> Task:
         valid=valid,
         test=test,
         metrics=["accuracy"],
-        defaults={"optimizer": "adam(lr=1e-2)", "epochs": 60, "batch_size": 16},
+        optimizer="adam(lr=1e-2)",
+        epochs=60,
+        batch_size=16,
         baseline=class_entropy(labels[split.train]),
     )

@@ -19,6 +19,7 @@ from ravine.training.catalog import (
     choose_optimizer,
     choose_regularizers,
     merged,
+    written,
 )
 
 OPTIMIZER, BATCH_SIZE, EPOCHS = "adam(lr=1e-3)", 64, 20
@@ -55,22 +56,21 @@ def settle(
 
     Args:
         saved: the configuration of the run that goes on, which decides what is not given; None
-            for a new run, where the task's own defaults do.
+            for a new run, where the task does.
     """
     task = load_task(source, seed)
-    defaults = task.defaults
     if loss is None and saved is not None and saved["loss"] != choose_loss(task.loss, {})[1]:
         loss = saved["loss"]
     if loss is not None:
         task = task.with_loss(loss)
     if regularize is None:
-        regularize = defaults.get("regularize", ())
+        regularize = task.regularize
         if saved is not None and _written(regularize) != saved["regularize"]:
             regularize = saved["regularize"]
     regularizers = choose_regularizers(regularize)
     options = merged(one.optimizer_options() for one in regularizers)
     if optimizer is None:
-        optimizer = defaults.get("optimizer", OPTIMIZER)
+        optimizer = OPTIMIZER if task.optimizer is None else task.optimizer
         if saved is not None and choose_optimizer(optimizer, options)[1] != saved["optimizer"]:
             optimizer = saved["optimizer"]
     maker, optimizer_text = choose_optimizer(optimizer, options)
@@ -81,7 +81,7 @@ def settle(
         batch_size = saved["batch_size"]
     size = _batch_size(task, batch_size)
     if epochs is None:
-        epochs = defaults.get("epochs", EPOCHS) if saved is None else saved["epochs"]
+        epochs = saved["epochs"] if saved is not None else task.epochs or EPOCHS
     if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 0:
         raise ArgumentError("epochs cannot be used", got=repr(epochs), expected="an integer >= 0")
     config = {
@@ -94,6 +94,8 @@ def settle(
         "seed": seed,
         "device": str(device),
     }
+    if task.scheduler is not None:
+        config["scheduler"] = f"{written(task.scheduler)}, every {task.scheduler_interval}"
     return Choices(task, maker, loss_function, size, epochs, regularizers, seed, device, config)
 
 
@@ -103,7 +105,7 @@ def _written(regularize: Any) -> list[str]:
 
 def _batch_size(task: Task, given: BatchSize | None) -> BatchSize:
     if given is None:
-        return check_batch_size(task.defaults.get("batch_size", BATCH_SIZE))
+        return check_batch_size(BATCH_SIZE if task.batch_size is None else task.batch_size)
     if isinstance(task.train, DataLoader):
         raise ArgumentError(
             "the batch size is given twice",

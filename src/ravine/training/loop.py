@@ -7,21 +7,23 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ravine.engine.norm import squared_norm
-from ravine.errors import Interrupted, NonFiniteError, TaskError
+from ravine.errors import Interrupted, TaskError
 from ravine.optim import Optimizer
 from ravine.regularize import EarlyStopping, Part
 from ravine.tasks.metrics import Metric
 from ravine.training.averaging import averaged
 from ravine.training.batches import Batch, Batches
+from ravine.training.divergence import is_finite, not_finite
 from ravine.training.evaluation import evaluate
 from ravine.training.events import StepDone
 from ravine.training.random_state import random_state, set_random_state
+from ravine.training.scheduling import Scheduling
 from ravine.training.step import Step
 
 EVERY = 0.1
@@ -42,6 +44,7 @@ class Loop:
         parts: what else acts while training, in this order.
         epochs: how many there will be.
         stopper: decides on an early end, or None.
+        scheduler: steps the task's scheduler, or None.
         emit: called with the events of steps, or None.
         after_step: called after every step, when the state is whole; what it raises ends the run.
         check: called between the batches of an evaluation, to end it early.
@@ -61,6 +64,7 @@ class Loop:
     emit: Callable[[StepDone], None] | None
     parts: list[Part] = field(default_factory=list)
     epochs: int = 0
+    scheduler: Scheduling | None = None
     after_step: Callable[[], None] | None = None
     check: Callable[[], None] | None = None
     look_every: int = 1
@@ -114,14 +118,19 @@ class Loop:
             self.epoch += 1
             self.batch, self.total, self.rows = 0, 0.0, 0
             self.keep()
+        heard = row.get("valid/loss", row["train/loss"])
         if isinstance(self.optimizer, Optimizer):
-            self.optimizer.observe(row.get("valid/loss", row["train/loss"]))
+            self.optimizer.observe(heard)
+        if self.scheduler is not None:
+            self.scheduler.after_epoch(heard)
         row["seconds"] = time.perf_counter() - start
         return row, stop
 
     @property
     def lr(self) -> float:
         """The learning rate of the first group, as the last step used it."""
+        if self.scheduler is not None:
+            return self.scheduler.used_lr
         return float(self.optimizer.param_groups[0]["lr"])
 
     @property
@@ -180,7 +189,7 @@ class Loop:
                 if look == 1:
                     value = loss.item()
                     if not math.isfinite(value):
-                        self._not_finite(f"the loss became {value}", self.step + 1)
+                        self._diverged(f"the loss became {value}", self.step + 1)
                     self.total += value * size
                 else:
                     self._pending.append(loss.detach())
@@ -188,6 +197,8 @@ class Loop:
                     if len(self._pending) == look:
                         self._look(self.step + 1)
                 step.update()
+                if self.scheduler is not None:
+                    self.scheduler.after_step(loss.detach())
                 for part in self.parts:
                     part.after_step(self.step + 1)
                 self.loaded_norm = None
@@ -252,26 +263,15 @@ class Loop:
         self._sizes.clear()
         for step, (loss, size) in enumerate(zip(losses, sizes, strict=True), start=first):
             if not math.isfinite(loss):
-                self._not_finite(f"the loss became {loss}", step)
+                self._diverged(f"the loss became {loss}", step)
             self.total += loss * size
 
     def _check_weights(self) -> None:
-        if not all(_is_finite(weight) for weight in self.model.parameters()):
-            self._not_finite("the weights are not finite", self.step)
+        if not all(is_finite(weight) for weight in self.model.parameters()):
+            self._diverged("the weights are not finite", self.step)
 
-    def _not_finite(self, what: str, step: int) -> NoReturn:
-        bad = [name for name, p in self.model.named_parameters() if not _is_finite(p)]
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        weights = f"not finite: {', '.join(bad[:3])}{more}" if bad else "the weights are finite"
-        lr = self.lr
-        raise NonFiniteError(
-            what,
-            where=f"step {step}, epoch {self.epoch + 1}",
-            got=f"lr {lr:g}; {weights}",
-            expected="a finite loss and finite weights",
-            do=f"lower lr (try {lr / 10:g}), clip the gradient (clip_norm=1), warm up "
-            "(lr=warmup(100) >> ...), or look for extreme values in the data",
-        )
+    def _diverged(self, what: str, step: int) -> None:
+        raise not_finite(what, self.model, self.lr, step, self.epoch + 1)
 
     def _report(self, loss: Tensor) -> None:
         assert self.emit is not None
@@ -290,14 +290,6 @@ class Loop:
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from model.named_parameters()
     yield from model.named_buffers()
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    tensor = tensor.detach()
-    # A finite sum has finite terms only, and is quick; a sum may overflow all the same.
-    if not tensor.is_complex() and math.isfinite(tensor.sum().item()):
-        return True
-    return bool(torch.isfinite(tensor).all())
 
 
 def _measured(row: dict[str, Any]) -> dict[str, float]:

@@ -10,15 +10,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from ravine.errors import (
-    ArgumentTypeError,
-    Interrupted,
-    NonFiniteError,
-    RavineError,
-    unknown_name,
-)
+from ravine.errors import Interrupted, NonFiniteError, RavineError
 from ravine.optim import Optimizer
-from ravine.regularize import EarlyStopping, Part
+from ravine.training.acting import parts_of, stopper_of
 from ravine.training.batches import evaluation_batches, training_batches
 from ravine.training.checkpoints import Store
 from ravine.training.choices import Choices
@@ -30,6 +24,7 @@ from ravine.training.loop import CHECK_EVERY, Loop
 from ravine.training.making import make_optimizer
 from ravine.training.record import Record
 from ravine.training.run_directory import CHECKPOINTS, RunDirectory
+from ravine.training.scheduling import Scheduling, check_same_lr
 from ravine.training.signals import Signals
 from ravine.training.state import load_state
 
@@ -132,8 +127,9 @@ class Run:
             if valid is None
             else evaluation_batches(valid, self.choices.device, batches.size),
             metrics=self.choices.task.metric_functions(),
-            stopper=self._stopper(),
-            parts=self._parts(),
+            stopper=stopper_of(self.choices.regularizers, self.choices.task),
+            parts=parts_of(self.choices.regularizers, self.choices.seed),
+            scheduler=self._scheduler(optimizer),
             epochs=self.choices.epochs,
             emit=self._emit if self.listeners else None,
             after_step=self.signals.check,
@@ -142,40 +138,15 @@ class Run:
         )
         return loop, notes + grouping
 
-    def _parts(self) -> list[Part]:
-        found = [one.part(seed=self.choices.seed) for one in self.choices.regularizers]
-        parts = [part for part in found if part is not None]
-        twice = [part for part in parts if part.ascends]
-        if len(twice) > 1:
-            raise ArgumentTypeError(
-                "two regularisers choose where the gradient is taken",
-                got=" and ".join(type(part).__name__ for part in twice),
-                do="leave one out",
-            )
-        return parts
-
-    def _stopper(self) -> EarlyStopping | None:
-        stoppers: list[EarlyStopping] = [
-            found for one in self.choices.regularizers if (found := one.stopper()) is not None
-        ]
-        if not stoppers:
+    def _scheduler(self, optimizer: torch.optim.Optimizer) -> Scheduling | None:
+        task = self.choices.task
+        if task.scheduler is None:
             return None
-        if len(stoppers) > 1:
-            raise ArgumentTypeError(
-                "two regularisers stop the run",
-                got=" and ".join(map(repr, stoppers)),
-                do="leave one out",
-            )
-        measured = ["train/loss"]
-        if self.choices.task.valid is not None:
-            measured += [
-                "valid/loss",
-                *(f"valid/{name}" for name in self.choices.task.metric_functions()),
-            ]
-        if stoppers[0].metric not in measured:
-            where = f"early_stopping on task {self.choices.task.name!r}"
-            raise unknown_name("metric", stoppers[0].metric, measured, where=where)
-        return stoppers[0]
+        check_same_lr(self.new_lr)
+        made = Scheduling(task.scheduler, task.scheduler_interval, optimizer)
+        if self.directory is not None:
+            made.state_dict()  # one that cannot be written is told before the run, not after hours
+        return made
 
     def _epochs(self, loop: Loop, record: Record, keeper: Keeper | None) -> None:
         stopped = loop.stopper is not None and loop.stopper.stopped

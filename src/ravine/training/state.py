@@ -26,6 +26,7 @@ def state_of(loop: Loop) -> dict[str, Any]:
         "loss": loop.loss.state_dict() if isinstance(loop.loss, nn.Module) else None,
         "stopper": None if loop.stopper is None else loop.stopper.state_dict(),
         "parts": [part.state_dict() for part in loop.parts],
+        "scheduler": None if loop.scheduler is None else loop.scheduler.state_dict(),
         "batches": loop.batches.state_dict(),
         "random": random_state(),
         # At the end of an epoch these follow from the rest.
@@ -44,7 +45,7 @@ def load_state(loop: Loop, state: dict[str, Any], *, keep_lr: bool) -> None:
         keep_lr: keep the learning rate that the loop's optimizer has now.
 
     Raises:
-        ResumeError: the state is that of another model, optimizer or early stopping.
+        ResumeError: the state is that of another model, optimizer, scheduler or early stopping.
     """
     try:
         _load_model(loop.model, state["model"])
@@ -53,6 +54,8 @@ def load_state(loop: Loop, state: dict[str, Any], *, keep_lr: bool) -> None:
             loop.loss.load_state_dict(state["loss"])
         if loop.stopper is not None:
             loop.stopper.load_state_dict(state["stopper"])
+        if loop.scheduler is not None:
+            loop.scheduler.load_state_dict(state["scheduler"])
         for part, kept in zip(loop.parts, state["parts"], strict=True):
             part.load_state_dict(kept)
         loop.batches.load_state_dict(state["batches"])
@@ -60,7 +63,7 @@ def load_state(loop: Loop, state: dict[str, Any], *, keep_lr: bool) -> None:
         raise ResumeError(
             "the checkpoint does not fit the run",
             got=f"{type(error).__name__}: {error}",
-            expected="the model, optimizer, loss and early stopping that it was written with",
+            expected="the model, optimizer, scheduler, loss and early stopping that it was written with",
             do="resume with the task as it was, or start a new run",
         ) from error
     for name in COUNTERS:

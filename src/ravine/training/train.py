@@ -39,8 +39,8 @@ def train(
 ) -> Record:
     """Train a task's model and return what came of it.
 
-    Where an argument is None, the task's own ``defaults`` decide; where it has none, Adam with
-    lr 1e-3, 64 rows a step, 20 epochs and no regulariser.
+    Where an argument is None, the task decides; where it says nothing, Adam with lr 1e-3, 64 rows
+    a step, 20 epochs and no regulariser. The task's ``scheduler``, if any, steps the optimizer.
 
     Args:
         task: a `ravine.Task`, a function of a seed that returns one, a built-in name ("digits") or

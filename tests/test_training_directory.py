@@ -187,7 +187,7 @@ def test_a_disk_that_fills_up_in_an_epoch_leaves_whole_lines(tmp_path: Path) -> 
     # There is room for three rows and a part of the fourth.
     room = "(folder / 'history.jsonl').stat().st_size + 50"
     (message, status, rows), folder = full_disk(tmp_path, room)
-    assert message.startswith("the history cannot be written")
+    assert message.startswith("history.jsonl cannot be written")
     assert "make room or name another folder" in message
     assert (status, rows) == ("failed", 4)
     lines = (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()

@@ -96,7 +96,8 @@ def test_divergence_leaves_a_whole_run_directory(tmp_path: Path) -> None:
     )
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {
-        "config.json", "history.jsonl", "record.json", "model.safetensors", "report.html",
+        "config.json", "history.jsonl", "steps.jsonl", "record.json", "model.safetensors",
+        "report.html",
         ".lock",
     }  # fmt: skip
     text = (tmp_path / "run" / "history.jsonl").read_text(encoding="utf-8")
@@ -142,7 +143,6 @@ def test_where_the_loss_is_looked_at_now_and_then_the_step_is_told_all_the_same(
         valid=None,
         metrics={},
         stopper=None,
-        emit=None,
         look_every=6,
     )
     with pytest.raises(NonFiniteError, match=rf"step {bad + 1}, epoch 1\b"):
@@ -165,7 +165,6 @@ def test_looking_now_and_then_gives_the_same_rows() -> None:
             valid=TensorBatches(points(20), 7, device, None),
             metrics={"accuracy": accuracy},
             stopper=None,
-            emit=None,
             look_every=look,
         )
         rows.append(numbers([loop.run_epoch()[0] for _ in range(2)]))

@@ -89,6 +89,14 @@ class Interrupted(KeyboardInterrupt):
         self.signal = signal
 
 
+class HookError(RavineError):
+    """A function of the user's own, called by training, raised an error."""
+
+
+class MissingPackageError(RavineError, ImportError):
+    """An option needs a package that is not installed."""
+
+
 class BackendWarning(UserWarning):
     """A faster way to run an equation is not available; a slower one is used."""
 

@@ -1,15 +1,17 @@
-"""Which display a stream gets, and the plain one: a line for each epoch."""
+"""Which display a stream gets, and the words that displays share."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
-from typing import IO, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
+from ravine.cli.outlet import Outlet
 from ravine.report.words import PARTS, as_number, duration, label, number, share
-from ravine.training.events import EpochDone, Event, RunStarted
+from ravine.training.events import Event, RunStarted
 
-__all__ = ["Display", "PlainDisplay", "choose_display", "describe_run", "row_words"]
+__all__ = ["Display", "choose_display", "clock_time", "describe_run", "row_words"]
 
 
 class Display(Protocol):
@@ -25,58 +27,49 @@ class Display(Protocol):
         """Leave the stream as it was found."""
 
 
-def choose_display(stream: IO[str], environment: Mapping[str, str] | None = None) -> Display:
+def choose_display(outlet: Outlet, environment: Mapping[str, str] | None = None) -> Display:
     """Choose the live line for a terminal and plain lines for everything else.
 
     Args:
-        stream: where to show the run.
+        outlet: where to show the run.
         environment: the process's own when None. ``CI`` or ``TERM=dumb`` ask for plain lines.
     """
     environment = os.environ if environment is None else environment
     in_ci = environment.get("CI", "").lower() not in ("", "0", "false")
-    if not stream.isatty() or in_ci or environment.get("TERM") in ("dumb", "unknown"):
-        return PlainDisplay(stream)
+    if not outlet.isatty() or in_ci or environment.get("TERM") in ("dumb", "unknown"):
+        from ravine.cli.plain import PlainDisplay
+
+        return PlainDisplay(outlet)
     from ravine.cli.live import LiveDisplay
 
-    return LiveDisplay(stream)
-
-
-class PlainDisplay:
-    """One line for each epoch, for a file, a pipe or a log."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-        self._epochs = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        return None
-
-    def __call__(self, event: Event) -> None:
-        """Write the event as lines; flushed, so that whoever follows the file sees it at once."""
-        lines: list[str] = []
-        if isinstance(event, RunStarted):
-            self._epochs = event.epochs
-            lines = describe_run(event)
-        elif isinstance(event, EpochDone):
-            epoch = str(event.row.get("epoch", "?")).rjust(len(str(self._epochs)))
-            words = "  ".join(row_words(event.row))
-            lines = [f"epoch {epoch}/{self._epochs}  {words}"]
-        for line in lines:
-            self._stream.write(line + "\n")
-        self._stream.flush()
+    return LiveDisplay(outlet)
 
 
 def describe_run(event: RunStarted) -> list[str]:
     """Say what is about to run, and what the user should know before."""
     rows = f"batches of {event.batch_size:,}"
+    steps = f"{event.steps:,} steps" if event.steps else "steps not known before"
     return [
         f"{event.task}: {event.weights:,} weights, {event.optimizer}, {event.loss}",
-        f"  {event.epochs:,} epochs, {event.steps:,} steps, {rows}; kernel: {event.kernel}",
+        f"  {event.epochs:,} epochs, {steps}, {rows}; kernel: {event.kernel}",
         *(f"  note: {note}" for note in event.notes),
     ]
+
+
+def clock_time(seconds: float) -> str:
+    """Write a time as minutes and seconds, with hours and days where there are any.
+
+    >>> clock_time(75), clock_time(4000), clock_time(200_000)
+    ('1:15', '1:06:40', '2d 7:33:20')
+    """
+    if not math.isfinite(seconds):
+        return "-:--"
+    days, rest = divmod(max(0, math.ceil(seconds)), 86_400)
+    hours, rest = divmod(rest, 3600)
+    minutes, rest = divmod(rest, 60)
+    if days:
+        return f"{days:,}d {hours}:{minutes:02d}:{rest:02d}"
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def row_words(row: Mapping[str, Any]) -> list[str]:

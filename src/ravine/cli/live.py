@@ -1,26 +1,31 @@
-"""The live line of a terminal: bar, loss with a sparkline, lr, gradient norm, time left."""
+"""The live lines of a terminal: where the run stands, its loss and its speed, its last epoch."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import time
 from collections.abc import Callable, Iterable
-from typing import IO, Self
+from typing import IO, Self, cast
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from ravine.cli.display import describe_run, row_words
+from ravine.cli.display import clock_time, describe_run, row_words
+from ravine.cli.outlet import Outlet
 from ravine.report.words import number
 from ravine.training.events import EpochDone, Event, RunEnded, RunStarted, StepDone
+from ravine.training.pace import Pace
 
-__all__ = ["LiveDisplay", "LiveLine", "clock_time", "sparkline"]
+__all__ = ["LiveDisplay", "LiveLines", "sparkline"]
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _ASCII = "_.-=+*#"
 _REMEMBERED = 512
+_BAR = 8
+_FULL, _EMPTY = ("━", "#"), ("─", "-")
 
 
 def sparkline(values: Iterable[float], width: int, *, ascii_only: bool = False) -> str:
@@ -51,20 +56,11 @@ def sparkline(values: Iterable[float], width: int, *, ascii_only: bool = False) 
     )
 
 
-def clock_time(seconds: float) -> str:
-    """Write a time to come as minutes and seconds.
-
-    >>> clock_time(75), clock_time(4000)
-    ('1:15', '1:06:40')
-    """
-    whole = max(0, math.ceil(seconds))
-    hours, rest = divmod(whole, 3600)
-    minutes, rest = divmod(rest, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-class LiveLine:
+class LiveLines:
     """The state of a run as Rich draws it, fitted to the width of the terminal.
+
+    A line with epoch, bar, curve of the loss, step and time; one with what belongs to a step; one
+    with the last epoch's row. What does not fit is left out, the least important first.
 
     Args:
         clock: seconds that never run backwards.
@@ -72,98 +68,127 @@ class LiveLine:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._epochs = self._steps = 1
-        self._step = self._epoch = 0
-        self._loss = self._lr = math.nan
-        self._norm: float | None = None
+        self._epochs = 1
+        self._steps = self._epoch = 0
+        self._done = StepDone(0, 1, math.nan, math.nan, None)
         self._losses: list[float] = []
-        self._started = clock()
-        self._first: tuple[float, int] | None = None
+        self._started = self._now = clock()
         self._spent: float | None = None
         self._row: Text | None = None
+        self._widths: dict[str, int] = {}
 
     def update(self, event: Event) -> None:
         """Take in an event."""
+        if not isinstance(event, RunEnded):
+            self._now = self._clock()
         if isinstance(event, RunStarted):
-            self._epochs, self._steps = event.epochs, max(event.steps, 1)
+            self._epochs, self._steps, self._epoch = event.epochs, event.steps, event.epoch
+            self._done = StepDone(event.step, event.epoch + 1, math.nan, math.nan, None)
+            self._started = self._now
         elif isinstance(event, StepDone):
-            self._step, self._epoch = event.step, event.epoch
-            self._loss, self._lr, self._norm = event.loss, event.lr, event.gradient_norm
+            self._done, self._epoch = event, event.epoch
             self._losses.append(event.loss)
             if len(self._losses) > _REMEMBERED:
                 pairs = zip(self._losses[::2], self._losses[1::2], strict=False)
                 self._losses = [(a + b) / 2 for a, b in pairs] + self._losses[_REMEMBERED:]
-            self._first = self._first or (self._clock(), event.step)
         elif isinstance(event, EpochDone):
             self._epoch = int(event.row.get("epoch", self._epoch))
-            self._step = int(event.row.get("step", self._step))
+            step = int(event.row.get("step", self._done.step))
+            self._done = dataclasses.replace(self._done, step=step)
             words = "  ".join(w for w in row_words(event.row) if w.startswith(("train", "valid")))
-            self._row = Text(f"epoch {self._epoch}: {words}", style="dim")
+            self._row = Text(f"epoch {self._epoch}: {words}", "dim")
         else:
-            self._spent = self._clock() - self._started
+            self._spent = self._now - self._started
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw the lines."""
+        ascii_only, width = options.ascii_only, options.max_width
+        lines = [self._first(width, ascii_only)]
+        if self._losses:
+            lines.append(self._second(width))
+        if self._row is not None:
+            lines.append(self._row)
+        for i, line in enumerate(lines):
+            line.no_wrap, line.overflow, line.end = True, "ellipsis", ""
+            if i:
+                yield Text("\n", end="")
+            yield line
+
+    def _first(self, width: int, ascii_only: bool) -> Text:
+        head = f"epoch {max(self._epoch, 1)}/{self._epochs}"
+        total = f"/{self._steps:,}" if self._steps else ""
+        cells = self._cells(
+            [("time", self._time(), ""), ("step", f"step {self._done.step:,}{total}", "dim")],
+            width - len(head) - _BAR - 2,
+        )
+        tail = Text("  ").join(reversed(cells))
+        room = min(width - len(head) - len(tail) - 2, 60)
+        curve = min(room // 2 - 1, 24)
+        spark = sparkline(self._losses, curve, ascii_only=ascii_only).ljust(curve)
+        room -= curve + 1
+        if self._steps:
+            done = max(min(room, room * self._done.step // self._steps), 0)
+        else:  # the epochs are all that is known
+            done = max(min(room, room * (self._done.epoch - 1) // max(self._epochs, 1)), 0)
+        line = Text(head, "bold")
+        line.append(" ").append(_FULL[ascii_only] * done, "green")
+        line.append(_EMPTY[ascii_only] * (room - done), "dim").append(" ")
+        line.append(spark, "cyan").append(" ")
+        return line.append_text(tail)
+
+    def _second(self, width: int) -> Text:
+        done = self._done
+        bold = "bold" if math.isfinite(done.loss) else "bold red"
+        found = [("loss", f"loss {number(done.loss)}", bold)]
+        if done.smoothed_loss is not None:
+            found.append(("smoothed", f"smoothed {number(done.smoothed_loss)}", ""))
+        found.append(("lr", f"lr {number(done.lr)}", "magenta"))
+        if done.samples_per_second is not None:
+            found.append(("speed", f"{number(round(done.samples_per_second))} samples/s", ""))
+        if done.gradient_norm is not None:
+            found.append(("gradient", f"gradient {done.gradient_norm:.3g}", "yellow"))
+        return Text("  ").join(self._cells(found, width))
+
+    def _cells(self, found: list[tuple[str, str, str]], width: int) -> list[Text]:
+        """Take cells while they fit, the first whatever comes; none ever gets narrower again."""
+        cells: list[Text] = []
+        for name, text, style in found:
+            self._widths[name] = max(self._widths.get(name, 0), len(text))
+            width -= self._widths[name] + (2 if cells else 0)
+            if cells and width < 0:
+                break
+            cells.append(Text(text.ljust(self._widths[name]), style))
+        return cells
 
     def _time(self) -> str:
         if self._spent is not None:
             return clock_time(self._spent) + " spent"
-        now = self._clock()
-        # The first step waits for kernels to be compiled: time is counted from its end.
-        since, at = self._first or (now, self._step)
-        if self._step <= at or now <= since:
-            return "-:-- left"
-        return clock_time((now - since) / (self._step - at) * (self._steps - self._step)) + " left"
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw the line; what does not fit is left out, the gradient norm first."""
-        ascii_only = options.ascii_only
-        head = f"epoch {max(self._epoch, 1)}/{self._epochs} "
-        loss = f" loss {number(self._loss)} "
-        tail = [f" {self._time()}", f" lr {number(self._lr)} "]
-        if self._norm is not None:
-            tail.append(f" gradient {self._norm:.3g} ")
-        room = options.max_width - len(head) - len(loss)
-        while tail and room - sum(map(len, tail)) < 12:
-            tail.pop()
-        room = max(room - sum(map(len, tail)), 0)
-        spark = min(room // 2, 24)
-        bar = min(room - spark, 30)
-        done = min(bar, bar * self._step // self._steps)
-        full, empty = ("#", "-") if ascii_only else ("━", "─")
-        line = Text(no_wrap=True, overflow="ellipsis", end="")
-        line.append(head, "bold")
-        line.append(full * done, "green").append(empty * (bar - done), "dim")
-        line.append(loss, "bold" if math.isfinite(self._loss) else "bold red")
-        line.append(sparkline(self._losses, spark, ascii_only=ascii_only), "cyan")
-        styles = ("", "magenta", "yellow")
-        for i in (1, 2, 0):  # the time left is the last to go and stands at the end
-            if i < len(tail):
-                line.append(tail[i], styles[i])
-        yield line
-        if self._row is not None:
-            yield Text("\n", end="")
-            self._row.no_wrap, self._row.overflow, self._row.end = True, "ellipsis", ""
-            yield self._row
+        left = self._done.seconds_left
+        return clock_time(math.nan if left is None else left) + " left"
 
 
 class LiveDisplay:
-    """Keeps the live line of a run up to date on a terminal.
+    """Keeps the live lines of a run up to date on a terminal.
 
     Args:
-        stream: the terminal.
-        console: Rich's view of it; made from the stream when None.
+        outlet: the terminal. While it takes nothing (Ctrl-S) nothing is drawn.
+        console: Rich's view of it; made from the outlet when None.
         clock: seconds that never run backwards.
     """
 
     def __init__(
         self,
-        stream: IO[str],
+        outlet: Outlet,
         *,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._console = console or Console(file=stream, highlight=False)
-        self._line = LiveLine(clock)
+        self._outlet = outlet
+        self._console = console or Console(file=cast("IO[str]", outlet), highlight=False)
+        self._lines = LiveLines(clock)
+        self._pace = Pace(0.1, clock=clock)
         # Drawn when an event comes, not by a thread that would take time from the training.
-        self._live = Live(self._line, console=self._console, auto_refresh=False)
+        self._live = Live(self._lines, console=self._console, auto_refresh=False)
 
     def __enter__(self) -> Self:
         return self
@@ -177,8 +202,10 @@ class LiveDisplay:
             for text in describe_run(event):
                 self._console.print(Text(text), soft_wrap=True)
             self._live.start()
-        self._line.update(event)
-        if self._live.is_started:
-            self._live.refresh()
+        self._lines.update(event)
         if isinstance(event, RunEnded):
+            self._live.refresh()
             self._live.stop()
+        elif self._live.is_started and self._pace.due() and self._outlet.ready():
+            self._live.refresh()
+            self._pace.done()

@@ -41,7 +41,7 @@ def print_results(record: Mapping[str, Any], run_dir: object, stream: IO[str]) -
         console.print(Text(str(record["message"])), soft_wrap=True)
     arranged = results(record.get("metrics") or {})
     if arranged["rows"]:
-        table = Table(box=box.SIMPLE_HEAD, header_style="bold")
+        table = Table(box=box.SIMPLE_HEAD, header_style="bold", collapse_padding=True)
         table.add_column("")
         for split in arranged["splits"]:
             table.add_column(split, justify="right")

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import typer
 
@@ -51,21 +51,22 @@ def run_training(
 
         train = own_train
     from ravine.cli.display import choose_display
+    from ravine.cli.outlet import Outlet
     from ravine.cli.results import print_results
     from ravine.training.events import Event, RunEnded
 
-    stream = sys.stderr if as_json else sys.stdout
+    outlet = Outlet(sys.stderr if as_json else sys.stdout)
     ended: list[Any] = []
 
     def remember(event: Event) -> None:
         if isinstance(event, RunEnded):
             ended[:] = [event.record]
 
-    # What a task of the user's own prints must not get into the JSON.
-    quiet = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+    # What a task of the user's own prints must not get into the JSON, nor fail for a lost reader.
+    printed = contextlib.redirect_stdout(cast("IO[str]", outlet))
     try:
-        with _where(task, run_dir, resume) as where, quiet:
-            with choose_display(stream) as display:
+        with _where(task, run_dir, resume) as where, printed:
+            with choose_display(outlet) as display:
                 record = train(task, listeners=[remember, display], **where, **options)
             ended[:] = ended or [record]
     finally:
@@ -74,7 +75,7 @@ def run_training(
         if ended and as_json:
             typer.echo(to_strict_json(plain))
         elif ended:
-            print_results(plain, getattr(ended[0], "run_dir", None), stream)
+            print_results(plain, getattr(ended[0], "run_dir", None), cast("IO[str]", outlet))
         if plain.get("status") == "interrupted" and ended[0].run_dir is not None:
             again = shlex.join(["ravine", "train", "--resume", str(ended[0].run_dir)])
             typer.echo(f"resume: {again}", err=as_json)

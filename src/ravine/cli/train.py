@@ -115,6 +115,10 @@ def add_train(app: typer.Typer, *, command: type[Any], train: Train | None = Non
                 help="Steps, or a time such as 30s, 5min, 1h. Default: as costs less than 2 %.",
             ),
         ] = "auto",
+        tensorboard: Annotated[
+            bool,
+            typer.Option("--tensorboard", help="Write event files to DIR/tensorboard as well."),
+        ] = False,
         as_json: Annotated[
             bool,
             typer.Option("--json", help="Print the record as JSON, and nothing else, on stdout."),

@@ -47,6 +47,7 @@ class Chart:
     broken: float | None = None  # the first epoch with a value that is not finite
     summary: str = ""
     thinned: bool = False
+    axis: str = "epoch"
 
     @property
     def warning(self) -> str:
@@ -62,7 +63,8 @@ class Chart:
             text = f"best: {epoch_number(self.best.epoch)}"
             best = {"epoch": self.best.epoch, "text": text}
         curves = [{**curve, "name": html.escape(curve["name"])} for curve in self.curves]
-        return {"log": self.log, "curves": curves, "best": best, "broken": self.broken}
+        drawn = {"log": self.log, "curves": curves, "best": best, "broken": self.broken}
+        return drawn | {"axis": self.axis}
 
 
 def columns(history: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -2,8 +2,8 @@
 (() => {
   const charts = JSON.parse(document.getElementById("data").textContent);
   const place = (i) => document.getElementById("chart-" + i);
-  const dashes = { train: "solid", valid: "dash", test: "dot", only: "solid" };
-  const symbols = { train: "circle", valid: "diamond", test: "square", only: "circle" };
+  const dashes = { train: "solid", valid: "dash", test: "dot", only: "solid", raw: "solid" };
+  const symbols = { train: "circle", valid: "diamond", test: "square", only: "circle", raw: "circle" };
   let printing = false;
 
   // The colours live in the style sheet alone; a chart asks for them whenever the theme changes.
@@ -83,7 +83,7 @@
       dragmode: false, shapes, annotations, showlegend: several,
       legend: { orientation: "h", x: 1, xanchor: "right", y: -0.27, yanchor: "top" },
       xaxis: {
-        ...axis, title: { text: "epoch", standoff: 4 }, range: [first - room, last + room],
+        ...axis, title: { text: chart.axis, standoff: 4 }, range: [first - room, last + room],
         ...(last - first < 10 ? { dtick: 1 } : {}), hoverformat: ",d",
       },
       yaxis: { ...axis, nticks: 6, exponentformat: "e", ...vertical(chart) },

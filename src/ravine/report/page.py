@@ -15,6 +15,7 @@ from typing import Any
 from ravine.errors import ArgumentError, ArgumentTypeError, RunDirectoryError
 from ravine.report.command import command_line
 from ravine.report.curves import POINTS, best_row, charts
+from ravine.report.steps import step_charts
 from ravine.report.strict_json import to_strict_json
 from ravine.report.tables import headline, history_table, pairs, results, tiles
 from ravine.report.words import epoch_number
@@ -35,7 +36,8 @@ def write_report(record: Mapping[str, Any], path: str | os.PathLike[str]) -> Pat
     Args:
         record: the plain JSON of a record, of kind ``"train"``. NaN and infinite values may come
             as floats or as the strings of :func:`to_strict_json`. A history of more than 1,500
-            rows is thinned for drawing, and the page says so.
+            rows is thinned for drawing, and the page says so. The rows of ``steps.jsonl`` under
+            ``"steps"`` are drawn as well where there are 30 epochs at most.
         path: the file to write; missing folders are made, an existing file is replaced at once.
 
     Returns:
@@ -79,7 +81,8 @@ def render_report(record: Mapping[str, Any]) -> str:
     config = _mapping(record, "config")
     facts = _mapping(record, "facts")
     best = best_row(history, metrics)
-    drawn = charts(history, best)
+    steps = [row for row in record.get("steps") or [] if isinstance(row, Mapping)]
+    drawn = charts(history, best) + step_charts(steps, len(history))
     script, plotly = _text("page.js"), _plotly() if drawn else ""
     from markupsafe import Markup
 

@@ -13,8 +13,8 @@ and whoever wants to show the run (the command, a notebook, a logger) is a liste
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = ["EpochDone", "Event", "Listener", "RunEnded", "RunStarted", "StepDone"]
@@ -25,8 +25,10 @@ class RunStarted:
     """Everything is resolved and the first step is about to be taken.
 
     ``optimizer`` and ``loss`` are the expressions that make them, ``weights`` counts the numbers
-    that are trained, ``steps`` is the number of updates planned over all epochs, ``kernel`` says
-    how the updates are executed, and ``notes`` are sentences that the user should read.
+    that are trained, ``steps`` is the number of updates planned over all epochs (0 where it is not
+    known), ``kernel`` says how the updates are executed, and ``notes`` are sentences that the user
+    should read. ``step`` and ``epoch`` are what is done already where a run goes on, and ``config``
+    is what was asked for, resolved.
     """
 
     task: str
@@ -39,6 +41,9 @@ class RunStarted:
     kernel: str
     notes: tuple[str, ...] = ()
     run_dir: str | None = None
+    step: int = 0
+    epoch: int = 0
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,12 @@ class StepDone:
     ``step`` counts updates from 1 over the whole run, ``epoch`` counts from 1, ``loss`` is the
     training loss of this step's batch, ``lr`` the rate it used, and ``gradient_norm`` the Euclidean
     norm of the whole gradient before clipping (None where it was not computed).
+
+    ``smoothed_loss`` is a bias-corrected exponential average over every step whose loss was looked
+    at (time constant 100 steps; on a GPU up to 32 steps behind), ``samples_per_second`` the speed
+    over the last 5 seconds of training without validation, ``seconds_left`` an estimate with
+    validation, and ``rows`` what was trained on so far. Each of the three is None before it can be
+    told, the time left also where the number of steps is not known.
     """
 
     step: int
@@ -55,6 +66,10 @@ class StepDone:
     loss: float
     lr: float
     gradient_norm: float | None
+    smoothed_loss: float | None = None
+    samples_per_second: float | None = None
+    seconds_left: float | None = None
+    rows: int = 0
 
 
 @dataclass(frozen=True)

@@ -21,16 +21,17 @@ from ravine.training.averaging import averaged
 from ravine.training.batches import Batch, Batches
 from ravine.training.divergence import is_finite, not_finite
 from ravine.training.evaluation import evaluate
-from ravine.training.events import StepDone
 from ravine.training.random_state import random_state, set_random_state
+from ravine.training.reporter import Reporter
 from ravine.training.scheduling import Scheduling
 from ravine.training.step import Step
 
-EVERY = 0.1
-"""Seconds between two events of steps."""
-
 CHECK_EVERY = 32
 """Steps between two looks at the loss on a device where looking means waiting for it."""
+
+
+OnStep = Callable[["Loop", Tensor, Tensor, Tensor], bool]
+"""Takes the loop, the loss of the step, its inputs and its targets; true ends the epoch there."""
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Loop:
         epochs: how many there will be.
         stopper: decides on an early end, or None.
         scheduler: steps the task's scheduler, or None.
-        emit: called with the events of steps, or None.
+        reporter, on_step: tell the listeners of steps, and a person's own code, if there is some.
         after_step: called after every step, when the state is whole; what it raises ends the run.
         check: called between the batches of an evaluation, to end it early.
         look_every: steps between two looks at the loss.
@@ -61,10 +62,11 @@ class Loop:
     valid: Batches | None
     metrics: dict[str, Metric]
     stopper: EarlyStopping | None
-    emit: Callable[[StepDone], None] | None
     parts: list[Part] = field(default_factory=list)
-    epochs: int = 0
+    epochs: int = 1
     scheduler: Scheduling | None = None
+    reporter: Reporter = field(default_factory=Reporter)
+    on_step: OnStep | None = None
     after_step: Callable[[], None] | None = None
     check: Callable[[], None] | None = None
     look_every: int = 1
@@ -78,7 +80,6 @@ class Loop:
     epoch_random: dict[str, Any] = field(default_factory=dict)
     kept: dict[str, Tensor] = field(default_factory=dict)
     loaded_norm: float | None = None
-    _last_event: float = 0.0
     _pending: list[Tensor] = field(default_factory=list)
     _sizes: list[int] = field(default_factory=list)
 
@@ -98,8 +99,10 @@ class Loop:
             TaskError: the training data has no batch.
         """
         start = time.perf_counter()
+        self.reporter.progress.begin()
         self._train(start)
         self._check_weights()
+        self.reporter.progress.end()
         row: dict[str, Any] = {
             "epoch": self.epoch + 1,
             "step": self.step,
@@ -180,7 +183,7 @@ class Loop:
         """Make the steps of the epoch that are left."""
         step = self._step
         step.begin_epoch()
-        before, look = self.samples, self.look_every
+        before, look, reporter = self.samples, self.look_every, self.reporter
         try:
             for batch in self._left():
                 inputs, targets = self._changed(batch)
@@ -191,6 +194,7 @@ class Loop:
                     if not math.isfinite(value):
                         self._diverged(f"the loss became {value}", self.step + 1)
                     self.total += value * size
+                    reporter.progress.smoothed.add(value)
                 else:
                     self._pending.append(loss.detach())
                     self._sizes.append(size)
@@ -206,10 +210,12 @@ class Loop:
                 self.samples += size
                 self.step += 1
                 self.batch += 1
-                if self.emit is not None and time.perf_counter() - self._last_event >= EVERY:
-                    self._report(loss)
+                reporter.after_step(self, loss)
+                stop = self.on_step is not None and self.on_step(self, loss, inputs, targets)
                 if self.after_step is not None:
                     self.after_step()
+                if stop:
+                    break
             self.settle()
         finally:
             if self.samples != before:
@@ -265,6 +271,7 @@ class Loop:
             if not math.isfinite(loss):
                 self._diverged(f"the loss became {loss}", step)
             self.total += loss * size
+            self.reporter.progress.smoothed.add(loss)
 
     def _check_weights(self) -> None:
         if not all(is_finite(weight) for weight in self.model.parameters()):
@@ -272,19 +279,6 @@ class Loop:
 
     def _diverged(self, what: str, step: int) -> None:
         raise not_finite(what, self.model, self.lr, step, self.epoch + 1)
-
-    def _report(self, loss: Tensor) -> None:
-        assert self.emit is not None
-        self._last_event = time.perf_counter()
-        self.emit(
-            StepDone(
-                step=self.step,
-                epoch=self.epoch + 1,
-                loss=float(loss.detach()),
-                lr=self.lr,
-                gradient_norm=self.gradient_norm(),
-            )
-        )
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

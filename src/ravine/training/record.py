@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ravine.report import write_report
+from ravine.training.lines import read_steps
 
 if TYPE_CHECKING:
     import pandas
@@ -75,8 +76,12 @@ class Record:
         }
 
     def report(self, path: str | Path) -> Path:
-        """Write the record as one HTML page that needs no network; return its path."""
-        return write_report(self.to_json(), Path(path))
+        """Write the record as one HTML page that needs no network; return its path.
+
+        The steps of a run with a directory are drawn as well where its epochs are few.
+        """
+        steps = [] if self.run_dir is None else read_steps(self.run_dir)
+        return write_report(self.to_json() | {"steps": steps}, Path(path))
 
     def __repr__(self) -> str:
         numbers = ", ".join(f"{name}={_short(value)}" for name, value in self.metrics.items())

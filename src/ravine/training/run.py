@@ -11,22 +11,24 @@ import torch
 from torch import nn
 
 from ravine.errors import Interrupted, NonFiniteError, RavineError
-from ravine.optim import Optimizer
 from ravine.training.acting import parts_of, stopper_of
 from ravine.training.batches import evaluation_batches, training_batches
 from ravine.training.checkpoints import Store
 from ravine.training.choices import Choices
 from ravine.training.environment import environment
 from ravine.training.evaluation import evaluate
-from ravine.training.events import EpochDone, Event, Listener, RunEnded, RunStarted
+from ravine.training.events import EpochDone, Event, Listener, RunEnded
+from ravine.training.hooks import Hooks
 from ravine.training.keeper import Interval, Keeper
 from ravine.training.loop import CHECK_EVERY, Loop
 from ravine.training.making import make_optimizer
 from ravine.training.record import Record
+from ravine.training.reporter import Reporter
 from ravine.training.run_directory import CHECKPOINTS, RunDirectory
 from ravine.training.scheduling import Scheduling, check_same_lr
 from ravine.training.signals import Signals
 from ravine.training.state import load_state
+from ravine.training.telling import facts_of, started
 
 
 @dataclass
@@ -39,6 +41,7 @@ class Run:
     every: Interval
     resumed: bool = False
     new_lr: bool = False
+    hooks: Hooks = field(default_factory=Hooks)
     signals: Signals = field(default_factory=Signals)
 
     def execute(self) -> Record:
@@ -65,7 +68,7 @@ class Run:
         start = time.perf_counter()
         try:
             try:
-                self._emit(self._started(loop, notes))
+                self._emit(started(self.choices, loop, notes, record.run_dir))
                 with self.signals.watched():
                     self._epochs(loop, record, keeper)
             except (Exception, KeyboardInterrupt) as error:
@@ -131,7 +134,8 @@ class Run:
             parts=parts_of(self.choices.regularizers, self.choices.seed),
             scheduler=self._scheduler(optimizer),
             epochs=self.choices.epochs,
-            emit=self._emit if self.listeners else None,
+            reporter=Reporter(self._emit if self.listeners else None),
+            on_step=self.hooks.after_step,
             after_step=self.signals.check,
             check=self.signals.check,
             look_every=1 if self.choices.device.type == "cpu" else CHECK_EVERY,
@@ -153,14 +157,17 @@ class Run:
         while loop.epoch < self.choices.epochs and not stopped:
             row, stopped = loop.run_epoch()
             record.history.append(row)
-            if self.directory is not None:
-                self.directory.add_row(row)
+            try:
+                stopped |= self.hooks.after_epoch(row, loop)
+            finally:
+                if self.directory is not None:
+                    self.directory.add_row(row)
             self._emit(EpochDone(row))
             if keeper is not None:
                 keeper.after_epoch()
             self.signals.check()
         if stopped:
-            record.status = "stopped early"
+            record.status, record.message = "stopped early", self.hooks.reason or ""
         if keeper is not None:
             keeper.end(whole=True)
 
@@ -202,11 +209,12 @@ class Run:
         """Settle model and numbers, write the files, tell the listeners."""
         try:
             self._settle(loop, record)
-            self._state_facts(loop, record, seconds)
+            record.facts = facts_of(self.choices, loop, seconds)
             if self.directory is not None:
                 self.directory.finish(record)
         finally:
             self._emit(RunEnded(record))
+        self.hooks.at_end(record)
 
     def _settle(self, loop: Loop, record: Record) -> None:
         """Put the weights in place that the run was for, and take their numbers."""
@@ -227,7 +235,7 @@ class Run:
             kept = f"the weights of epoch {stopper.best_epoch} are kept"
             record.message = "; ".join(filter(None, [record.message, stopper.message, kept]))
         elif stopper is not None and record.status == "stopped early":
-            record.message = stopper.message
+            record.message = record.message or stopper.message
         model.eval()
         for weight in model.parameters():
             weight.grad = None
@@ -237,35 +245,6 @@ class Run:
                 self.choices.task.test, self.choices.device, loop.batches.size
             )
             record.metrics |= evaluate(model, test, loop.loss, loop.metrics, part="test")
-
-    def _state_facts(self, loop: Loop, record: Record, seconds: float) -> None:
-        optimizer = loop.optimizer
-        ours = isinstance(optimizer, Optimizer)
-        record.facts = {
-            "weights": sum(p.numel() for p in loop.model.parameters()),
-            "optimizer": repr(optimizer) if ours else " ".join(str(optimizer).split()),
-            "kernel": optimizer.explain() if ours else "torch",  # type: ignore[attr-defined]
-            "train_samples": loop.batches.rows,
-            "seconds": seconds,
-            "steps": loop.step,
-            "samples_per_second": loop.samples_per_second,
-            **self.choices.task.facts,
-        }
-
-    def _started(self, loop: Loop, notes: list[str]) -> RunStarted:
-        optimizer = loop.optimizer
-        return RunStarted(
-            task=self.choices.task.name,
-            optimizer=self.choices.config["optimizer"],
-            loss=self.choices.config["loss"],
-            weights=sum(p.numel() for p in loop.model.parameters()),
-            epochs=self.choices.epochs,
-            steps=self.choices.epochs * (loop.batches.steps or 0),
-            batch_size=loop.batches.size,
-            kernel=optimizer.explain() if isinstance(optimizer, Optimizer) else "torch",
-            notes=tuple(notes),
-            run_dir=None if self.directory is None else str(self.directory.path),
-        )
 
     def _emit(self, event: Event) -> None:
         for listener in self.listeners:

@@ -12,12 +12,13 @@ from filelock import FileLock, Timeout
 
 from ravine.errors import RunDirectoryError
 from ravine.report import to_strict_json
+from ravine.training.lines import STEPS, add_line
 from ravine.training.record import Record
 
 CONFIG, HISTORY, RECORD = "config.json", "history.jsonl", "record.json"
 WEIGHTS, PAGE = "model.safetensors", "report.html"
 CHECKPOINTS, LOCK = "checkpoints", ".lock"
-FILES = (CONFIG, HISTORY, RECORD, WEIGHTS, PAGE, CHECKPOINTS)
+FILES = (CONFIG, HISTORY, STEPS, RECORD, WEIGHTS, PAGE, CHECKPOINTS)
 
 _ROOM = "make room or name another folder; what was written before is untouched"
 
@@ -93,19 +94,7 @@ class RunDirectory:
 
     def add_row(self, row: dict[str, Any]) -> None:
         """Add an epoch to the history; what fails leaves no part of a line behind."""
-        path = self.path / HISTORY
-        line = (to_strict_json(row) + "\n").encode()
-        size = None
-        try:
-            with path.open("ab", buffering=0) as file:
-                size = file.tell()
-                if file.write(line) != len(line):  # a disk that is nearly full takes a part
-                    raise OSError("there is no room for the whole line")
-        except OSError as error:
-            if size is not None:
-                with contextlib.suppress(OSError):
-                    os.truncate(path, size)
-            raise _failed("the history cannot be written", path, error) from error
+        add_line(self.path / HISTORY, row)
 
     def finish(self, record: Record) -> None:
         """Write the record, the page and the weights; one that fails does not keep the others."""

@@ -29,6 +29,7 @@ def state_of(loop: Loop) -> dict[str, Any]:
         "scheduler": None if loop.scheduler is None else loop.scheduler.state_dict(),
         "batches": loop.batches.state_dict(),
         "random": random_state(),
+        "smoothed": loop.reporter.progress.smoothed.state(),
         # At the end of an epoch these follow from the rest.
         "epoch_random": loop.epoch_random if under_way else None,
         "kept": loop.kept if under_way else None,
@@ -68,6 +69,7 @@ def load_state(loop: Loop, state: dict[str, Any], *, keep_lr: bool) -> None:
         ) from error
     for name in COUNTERS:
         setattr(loop, name, state["counters"][name])
+    loop.reporter.progress.smoothed.load(state["smoothed"])
     if loop.batch:
         loop.kept = dict(state["kept"])
         loop.epoch_random = state["epoch_random"]

@@ -14,7 +14,9 @@ from ravine.tasks.seeding import check_seed, seeded
 from ravine.training.batches import BatchSize
 from ravine.training.choices import settle
 from ravine.training.events import Listener
+from ravine.training.hooks import Hooks, OnEnd, OnEpoch, OnStep
 from ravine.training.keeper import Every, interval
+from ravine.training.listeners import files_of
 from ravine.training.record import Record
 from ravine.training.resume import check_changes, saved_config, saved_task
 from ravine.training.run import Run
@@ -35,7 +37,11 @@ def train(
     run_dir: str | Path | None = None,
     resume: str | Path | None = None,
     checkpoint_every: Every = "auto",
+    tensorboard: bool = False,
     listeners: Sequence[Listener] = (),
+    on_step: OnStep | None = None,
+    on_epoch: OnEpoch | None = None,
+    on_end: OnEnd | None = None,
 ) -> Record:
     """Train a task's model and return what came of it.
 
@@ -70,7 +76,15 @@ def train(
         checkpoint_every: steps (100), a time ("30s", "5min", "1h"), "auto" (as often as costs less
             than 2 % of the time, after 10 s first), or None. A checkpoint is also written at the end
             and after Ctrl-C. The last two are kept.
+        tensorboard: also write event files into the folder ``tensorboard`` of the run; a resumed run
+            that has the folder goes on with it. For another folder see
+            `ravine.training.tensorboard.TensorBoardListener`.
         listeners: called with the events of `ravine.training.events`.
+        on_step: your own function, called as ``on_step(state)`` after every step, see
+            `ravine.training.hooks.StepState`: step, epoch, loss, model, optimizer, inputs, targets.
+        on_epoch: called as ``on_epoch(row, state)`` after every epoch and its validation, with the row
+            of the history; ``state.log("valid/f1", value)`` adds to it.
+        on_end: called as ``on_end(record)`` when all is written, however the run ended.
 
     Returns:
         A `Record`: ``.metrics``, ``.history``, ``.model``, ``.report(path)``. The task's own model is
@@ -82,8 +96,11 @@ def train(
         ResumeError: there is no run to resume, or something is given that must not change.
         CheckpointError: a checkpoint could not be written; those before it are untouched.
         RunDirectoryError: ``run_dir`` holds another run, is in use, or cannot be written.
+        HookError: one of your functions raised an error; it says which, in which line and when.
+        MissingPackageError: ``tensorboard`` without the package tensorboard.
         RavineError: an argument or the task cannot be used.
 
+    ``state.stop("reason")`` in a hook ends the run there, with validation and files, as "stopped early".
     An error that ends a run under way, Ctrl-C included, has what was reached as its attribute
     ``record``, and the run directory holds it too. After a divergence the weights are those of the
     end of the last epoch (a copy is kept), which are finite; with early stopping, those of the best.
@@ -96,6 +113,8 @@ def train(
         >>> record.metrics["valid/accuracy"] > 0.9
         True
     """
+    hooks = Hooks(on_step, on_epoch, on_end)
+    written = files_of(resume if run_dir is None else run_dir, tensorboard=tensorboard)
     seed = None if seed is None else check_seed(seed)
     every = interval(checkpoint_every)
     saved = None if resume is None else saved_config(Path(resume))
@@ -125,10 +144,11 @@ def train(
     run = Run(
         choices=choices,
         directory=directory,
-        listeners=listeners,
+        listeners=[*listeners, *written],
         every=every,
         resumed=saved is not None,
         new_lr=new_lr,
+        hooks=hooks,
     )
     with seeded(seed), threads_for(choices.task, choices.batch_size, where):
         return run.execute()

@@ -10,6 +10,7 @@ from pathlib import Path
 import fake_run
 import pytest
 from test_report import HOSTILE
+from test_report_steps import rows
 
 from ravine.report import write_report
 
@@ -71,6 +72,17 @@ def test_the_curves_are_drawn(record: dict[str, object], drawn: int, tmp_path: P
     assert f'data-drawn="{drawn}"' in document
     curves = re.findall(r'<g class="trace scatter[^>]*>', document)
     assert len(curves) == drawn + 1  # training and validation loss share a chart
+
+
+def test_the_charts_by_step_are_drawn_with_their_own_axis(tmp_path: Path) -> None:
+    record = fake_run.record(3, steps=rows(40))
+    document, console = open_page(
+        write_report(record, tmp_path / "report.html"), tmp_path / "profile"
+    )
+    assert console == ""
+    assert 'data-drawn="8"' in document
+    assert document.count(">step</text>") == 4
+    assert document.count(">epoch</text>") == 4
 
 
 def test_an_empty_run_opens_without_errors(tmp_path: Path) -> None:

@@ -112,6 +112,20 @@ def test_a_reader_that_does_not_read_is_not_waited_for(monkeypatch: pytest.Monke
     ]
 
 
+def test_the_last_epoch_is_told_in_the_end_to_a_reader_that_slept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown = Shown(3)
+    monkeypatch.setattr(Outlet, "ready", lambda _: False)
+    for epoch in (1, 2, 3):
+        shown.epoch(epoch)
+    shown.display(RunEnded(None))
+    assert [line.strip() for line in shown.lines()] == [
+        "3 lines left out while nobody read",
+        "epoch 3/3  train loss 0.5",
+    ]
+
+
 def test_steps_that_are_not_known_are_not_counted() -> None:
     shown = Shown(5)
     assert "5 epochs, steps not known before, batches of 64" in shown.stream.getvalue()

@@ -19,6 +19,7 @@ from pseudo_terminal import Screen, on_terminal
 COMMAND = ["-c", "from ravine.cli import main; main()"]
 FAKE = str(Path(__file__).with_name("fake_run.py"))
 ENVIRONMENT = {**os.environ, "TERM": "dumb", "NO_COLOR": "1"}
+ENVIRONMENT.pop("PYTHONUNBUFFERED", None)  # what is still in a buffer is written at the end
 
 
 def saved(folder: Path) -> dict[str, object]:

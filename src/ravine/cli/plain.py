@@ -64,8 +64,8 @@ class PlainDisplay:
     def _epoch(self, row: dict[str, Any]) -> None:
         self._told += 1
         if self._told <= FREE or self._clock() - self._last >= self._interval():
-            self._write([self._epoch_line(row, self._left)])
-            self._held = None
+            shown = self._write([self._epoch_line(row, self._left)])
+            self._held = None if shown else row
             return
         self._held = row
         if not self._thinned:
@@ -76,16 +76,18 @@ class PlainDisplay:
         run = self._clock() - self._start
         return next((interval for until, interval in INTERVALS if run < until), 60)
 
-    def _write(self, lines: list[str], *, wait: bool = False) -> None:
+    def _write(self, lines: list[str], *, wait: bool = False) -> bool:
+        """Write lines and return True, or count them where there is no room for them."""
         if not wait and not self._outlet.ready():
             self._missed += len(lines)
-            return
+            return False
         if self._missed:
             lines = [f"  {self._missed} lines left out while nobody read", *lines]
             self._missed = 0
         self._last = self._clock()
         self._outlet.write("".join(line + "\n" for line in lines))
         self._outlet.flush()
+        return True
 
     def _epoch_line(self, row: dict[str, Any], left: float | None) -> str:
         epoch = str(row.get("epoch", "?")).rjust(len(str(self._epochs)))

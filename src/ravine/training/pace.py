@@ -17,6 +17,8 @@ LONGEST = 10.0
 class Pace:
     """Tells when it is time again: after some seconds, and after 100 times what it took last.
 
+    What the first time takes does not count: files are opened then, and packages imported.
+
     Args:
         every: the least seconds between two times.
         clock: seconds that never run backwards.
@@ -44,18 +46,22 @@ class Pace:
         self._clock = clock
         self._began = 0.0
         self._next: float | None = None
+        self._first = True
 
     def due(self) -> bool:
         """Tell whether it is time, and if so count from now."""
         now = self._clock()
         if self._next is not None and now < self._next:
             return False
+        self._first = self._next is None
         self._began = now
         self._next = now + self._every
         return True
 
     def done(self) -> None:
         """Say that what was due is done, which tells how long it took."""
+        if self._first:
+            return
         now = self._clock()
         wait = (now - self._began) / SHARE
         self._next = max(self._began + self._every, now + min(wait, LONGEST))

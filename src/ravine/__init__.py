@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ravine import errors, losses, optim, regularize, schedules, tasks
+    from ravine import diagnose, errors, losses, optim, regularize, schedules, tasks
     from ravine.optim import update_rule
     from ravine.tasks import Task
     from ravine.training import train
@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Task",
+    "diagnose",
     "errors",
     "losses",
     "optim",

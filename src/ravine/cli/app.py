@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ravine.cli.bench import build_bench
+from ravine.cli.diagnose import add_diagnose
 from ravine.cli.exits import reported
 from ravine.cli.listing import KINDS, Sources, print_list
 from ravine.cli.run import Train
@@ -31,6 +32,7 @@ _EXAMPLES = {
         'ravine train digits --optimizer "adam(lr=warmup(100) >> cosine(900, peak=1e-3))"',
         'ravine train my_task.py --regularize "dropout(0.1)" --run-dir runs/try',
     ),
+    "diagnose": ("ravine diagnose my_task.py", "ravine diagnose digits --budget 20"),
     "list": ("ravine list", "ravine list schedules"),
     "steps": (
         "ravine bench steps --model 2M --rule AdamW --rule RMSprop",
@@ -104,6 +106,7 @@ def build_app(*, train: Train | None = None, sources: Sources | None = None) -> 
     ) -> None:
         """Train models with exact, fast losses, update rules, schedules and regularisers."""
 
+    add_diagnose(app, command=_Command)
     add_train(app, command=_Command, train=train)
 
     @app.command("list", cls=_Command)

@@ -1,0 +1,88 @@
+"""``ravine diagnose``: prints what a diagnosis found, worst first."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from ravine.cli.exits import reported
+from ravine.report.strict_json import to_strict_json
+
+__all__ = ["add_diagnose"]
+
+FOUND = 1
+_COLOURS = {"critical": "red", "warning": "yellow", "info": "blue"}
+
+
+def add_diagnose(app: typer.Typer, *, command: type[Any]) -> None:
+    """Add the command to the application."""
+
+    @app.command("diagnose", cls=command)
+    def diagnose_command(
+        task: Annotated[
+            str,
+            typer.Argument(
+                metavar="TASK", help="A built-in task, or a Python file with task(seed)."
+            ),
+        ],
+        *,
+        seed: Annotated[int, typer.Option("--seed", "-s", metavar="N", min=0)] = 0,
+        budget: Annotated[
+            float, typer.Option("--budget", metavar="SECONDS", min=0, help="For replays.")
+        ] = 60.0,
+        as_json: Annotated[
+            bool, typer.Option("--json", help="Print the diagnosis as JSON, and nothing else.")
+        ] = False,
+    ) -> None:
+        """Say why a training run fails, and prove the remedy by replay.
+
+        Exit codes: 0 nothing found, 1 findings above info, 2 wrong usage, 130 interrupted.
+        """
+        with reported():
+            from ravine.diagnose import diagnose
+
+            plain = diagnose(task, seed=seed, budget=budget).to_json()
+            if as_json:
+                typer.echo(to_strict_json(plain, indent=2))
+            else:
+                print_diagnosis(plain)
+            if any(finding["severity"] != "info" for finding in plain["findings"]):
+                raise typer.Exit(FOUND)
+
+
+def print_diagnosis(plain: Mapping[str, Any]) -> None:
+    """Print the JSON of a diagnosis as lines, the root cause first."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=sys.stdout, highlight=False)
+    for finding in plain["findings"]:
+        line = Text.assemble(
+            (finding["code"], f"bold {_COLOURS[finding['severity']]}"),
+            f" {finding['severity']}, {finding['confidence']} confidence: ",
+            (finding["name"], "bold"),
+            f" {finding['where']}" if finding["where"] else "",
+            "" if finding["root"] else "  (a consequence, or a second cause)",
+        )
+        console.print(line, soft_wrap=True)
+        console.print(Text(f"  {finding['says']}"), soft_wrap=True)
+        for trial in finding["treatments"]:
+            if trial["before"]:
+                numbers = ", ".join(
+                    f"{before:.3g} to {after:.3g}"
+                    for before, after in zip(trial["before"], trial["after"], strict=True)
+                )
+                word = "helps" if trial["helped"] else "does not help"
+                says = f"  {trial['remedy']}: {word} ({trial['measure']} {numbers})"
+                console.print(Text(says), soft_wrap=True)
+    if not plain["findings"]:
+        words = {
+            "healthy": "no problem found",
+            "unclear": "something is wrong, and no cause could be proved",
+        }
+        console.print(f"{plain['name']}: {words.get(plain['verdict'], plain['verdict'])}")
+        if plain["ruled_out"]:
+            console.print(Text("ruled out: " + ", ".join(plain["ruled_out"])), soft_wrap=True)

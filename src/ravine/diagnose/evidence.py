@@ -1,0 +1,87 @@
+"""What is known of a program so far: measurements, each made once and when first asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from ravine.diagnose.program import Change, Fresh, Program
+from ravine.diagnose.quality import Kind, chance, kind_of
+from ravine.diagnose.replay import Trace, replay, samples_of
+from ravine.tasks.seeding import seeded
+
+T = TypeVar("T")
+
+AS_IT_IS = Change()
+
+
+@dataclass
+class Evidence:
+    """Measurements of one program.
+
+    Attributes:
+        program: makes the program afresh.
+        deadline: of time.perf_counter; replays end there.
+    """
+
+    program: Program
+    deadline: float
+    _made: dict[Any, Any] = field(default_factory=dict)
+
+    def probe(self, measure: Callable[[Evidence], T]) -> T:
+        """Return what a probe measures; it is called once."""
+        if measure not in self._made:
+            with seeded(self.program.seed):
+                self._made[measure] = measure(self)
+        found: T = self._made[measure]
+        return found
+
+    def fresh(self, change: Change = AS_IT_IS, seed: int | None = None) -> Fresh:
+        """Return the program, made anew."""
+        return self.program.fresh(change, seed)
+
+    def replayed(self, change: Change = AS_IT_IS, seed: int | None = None) -> Trace:
+        """Return the trace of a whole run with a change; the same is run once."""
+        seed = self.program.seed if seed is None else seed
+        key = "replay", change, seed
+        if key not in self._made:
+            self._made[key] = replay(self.fresh(change, seed), deadline=self.deadline)
+        trace: Trace = self._made[key]
+        return trace
+
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline."""
+        return self.deadline - time.perf_counter()
+
+    @property
+    def sample(self) -> tuple[Tensor, Tensor]:
+        """The first rows of the training data."""
+        return self._samples[0]
+
+    @property
+    def valid_sample(self) -> tuple[Tensor, Tensor] | None:
+        """The first rows of the validation data, or None."""
+        return self._samples[1] if len(self._samples) > 1 else None
+
+    @property
+    def kind(self) -> Kind:
+        """What the targets are."""
+        return kind_of(self.sample[1])
+
+    @property
+    def chance(self) -> float:
+        """The quality of the best constant answer."""
+        return chance(self.sample[1])
+
+    @property
+    def _samples(self) -> list[tuple[Tensor, Tensor]]:
+        return self.probe(_samples)
+
+
+def _samples(evidence: Evidence) -> list[tuple[Tensor, Tensor]]:
+    return samples_of(evidence.fresh(), rows=2048)

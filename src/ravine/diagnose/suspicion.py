@@ -1,0 +1,27 @@
+"""A finding that is not settled yet, with the remedies whose replay would settle it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ravine.diagnose.finding import Finding
+from ravine.diagnose.program import Change
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """What a check suspects.
+
+    Attributes:
+        finding: what would be found.
+        remedies: what may mend it, cheapest first.
+        certain: found whatever the replays say: it was measured directly. Otherwise it is a finding
+            only if a remedy helps.
+        weight: how likely it is the cause rather than another suspicion that the same replays
+            support; 1 where nothing speaks for it but the replay.
+    """
+
+    finding: Finding
+    remedies: tuple[Change, ...] = ()
+    certain: bool = False
+    weight: float = 1.0

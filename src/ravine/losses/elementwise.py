@@ -38,6 +38,7 @@ from ravine.losses.arguments import (
 )
 from ravine.losses.fused import FusedLoss
 from ravine.losses.one_pass import curvature_alone, value_and_gradient
+from ravine.losses.reduction import reduced, weights_sum
 
 # The applying itself: functorch, which Function.apply looks for first, is not at work (`plain_only`).
 _apply = super(torch.autograd.Function, FusedLoss).apply
@@ -236,18 +237,8 @@ class ElementwiseLoss:
     ) -> Tensor:
         inputs = (input, *others)
         self.check_domain(self.checked(inputs, target), weight, values)
-        loss = self.elements(inputs, target, weight, values)[0]
-        if reduction == "none":
-            return loss
-        total = loss.sum()
-        if reduction == "sum":
-            return total
-        if normalizer is not None:
-            return total / normalizer
-        if weight is None:
-            return total / input.numel()
-        amount = weight.sum(dtype=loss.dtype)
-        return torch.where(amount == 0, 0.0, total / torch.where(amount == 0, 1.0, amount))
+        losses = self.elements(inputs, target, weight, values)[0]
+        return reduced(losses, reduction, normalizer, lambda: weights_sum(weight, losses))
 
     def checked(self, inputs: tuple[Tensor, ...], target: Tensor) -> dict[str, Tensor]:
         """Return the tensors that have a domain, by the names they are known by."""

@@ -26,6 +26,7 @@ from ravine.losses.linear_arguments import check_head, check_head_target
 from ravine.losses.linear_autograd import Call, ChunkedRows, evaluate
 from ravine.losses.linear_chunks import Batch, Terms
 from ravine.losses.linear_reference import reference
+from ravine.losses.reduction import reduced
 
 NAME = "linear_cross_entropy"
 ROWS = CrossEntropyRows()
@@ -123,7 +124,7 @@ def linear_cross_entropy(
     ):
         lse: Tensor | None
         losses, lse = reference(rows, weight, bias, target, factor, terms)
-        found = _reduced(losses, target, factor, options, reduction, normalizer)
+        found = reduced(losses, reduction, normalizer, lambda: ROWS.amount(target, factor, options))
     else:
         scale = 1.0
         if reduction == "mean":
@@ -182,25 +183,6 @@ def _kept(target: Tensor, factor: Tensor | None, ignore_index: int) -> Tensor | 
     if counts is None or bool(counts.all()):
         return None
     return counts.nonzero()[:, 0]
-
-
-def _reduced(
-    losses: Tensor,
-    target: Tensor,
-    factor: Tensor | None,
-    options: dict[str, Any],
-    reduction: str,
-    normalizer: float | Tensor | None,
-) -> Tensor:
-    if reduction == "none":
-        return losses
-    total = losses.sum()
-    if reduction == "sum":
-        return total
-    if normalizer is not None:
-        return total / normalizer
-    amount = ROWS.amount(target, factor, options).to(total.dtype)
-    return torch.where(amount == 0, 0.0, total / torch.where(amount == 0, 1.0, amount))
 
 
 class LinearCrossEntropy(torch.nn.Module):

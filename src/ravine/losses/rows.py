@@ -34,6 +34,7 @@ from ravine.losses.fused_rows import (
     plain_losses,
     without_strangers,
 )
+from ravine.losses.reduction import reduced
 
 # The applying itself: functorch, which Function.apply looks for first, is not at work (`plain_only`).
 _apply = super(torch.autograd.Function, FusedRows).apply
@@ -142,15 +143,9 @@ class RowLoss:
         elif target.ndim == 1:
             target, factor = without_strangers(target, factor, scores, options)
         losses = plain_losses(self.rows, scores, target, factor, options)
-        if reduction == "none":
-            return losses
-        total = losses.sum()
-        if reduction == "sum":
-            return total
-        if normalizer is not None:
-            return total / normalizer
-        amount = self.rows.amount(target, factor, options).to(total.dtype)
-        return torch.where(amount == 0, 0.0, total / torch.where(amount == 0, 1.0, amount))
+        return reduced(
+            losses, reduction, normalizer, lambda: self.rows.amount(target, factor, options)
+        )
 
     def __repr__(self) -> str:
         return f"<loss {self.__name__}>"

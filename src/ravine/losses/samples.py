@@ -27,6 +27,7 @@ from ravine.losses.arguments import (
 )
 from ravine.losses.bounds import check_bounds
 from ravine.losses.loss import Bound
+from ravine.losses.reduction import reduced, weights_sum
 
 Tensors = tuple[Tensor, ...]
 Values = Mapping[str, Any]
@@ -102,17 +103,7 @@ class SampleLoss:
         if weight is not None:
             factor = check_weight(name, weight, shape, tensors[0], checked)
         losses = self._losses(tensors, factor, values, shape, checked)
-        if reduction == "none":
-            return losses
-        total = losses.sum()
-        if reduction == "sum":
-            return total
-        if normalizer is not None:
-            return total / normalizer
-        if factor is None:
-            return total / shape.numel()
-        amount = factor.sum(dtype=total.dtype)
-        return torch.where(amount == 0, 0.0, total / torch.where(amount == 0, 1.0, amount))
+        return reduced(losses, reduction, normalizer, lambda: weights_sum(factor, losses))
 
     def _losses(
         self,

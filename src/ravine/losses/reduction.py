@@ -1,0 +1,42 @@
+"""The reduction of losses by plain operations, which autograd and transforms see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def reduced(
+    losses: Tensor,
+    reduction: str,
+    normalizer: float | Tensor | None,
+    amount: Callable[[], Tensor | int],
+) -> Tensor:
+    """Return the losses, their sum, or their sum divided by the normalizer or the amount.
+
+    Args:
+        losses: weighted losses, of any shape.
+        reduction: "mean", "sum" or "none".
+        normalizer: what a mean divides by, or None for the amount.
+        amount: returns what a mean divides by else: how many losses there are, or the sum of their
+            weights. Where that is 0 the mean is 0, and so is its slope.
+    """
+    if reduction == "none":
+        return losses
+    total = losses.sum()
+    if reduction == "sum":
+        return total
+    if normalizer is not None:
+        return total / normalizer
+    divisor = amount()
+    if not isinstance(divisor, Tensor):
+        return total / divisor
+    divisor = divisor.to(total.dtype)
+    return torch.where(divisor == 0, 0.0, total / torch.where(divisor == 0, 1.0, divisor))
+
+
+def weights_sum(weight: Tensor | None, losses: Tensor) -> Tensor | int:
+    """Return the sum of the weights, or how many losses there are where none has a weight."""
+    return losses.numel() if weight is None else weight.sum(dtype=losses.dtype)

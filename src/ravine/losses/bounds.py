@@ -1,16 +1,21 @@
-"""Bounds of hyperparameters that more than one loss has, and the check against them."""
+"""Hyperparameters of a loss checked: their names, and the bounds that more than one loss has."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from ravine.errors import ArgumentError
+from ravine.errors import ArgumentError, unknown_option
 from ravine.losses.arguments import readable
-from ravine.losses.loss import Bound
+
+Bound = tuple[Callable[[Any], bool], str]
+"""A test of a value, and the bound in words."""
+
+OPTIONS = ("weight", "reduction", "normalizer", "check")
+"""What every loss takes beside its hyperparameters."""
 
 
 def _number(x: Any) -> bool:
@@ -33,6 +38,27 @@ SWITCH: Bound = (lambda x: isinstance(x, bool), "True or False")
 def at_least(least: float) -> Bound:
     """Return the bound of finite numbers from ``least`` on."""
     return (lambda x: _number(x) and x >= least), f"a finite number >= {least:g}"
+
+
+def settled(
+    name: str,
+    given: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    bounds: Mapping[str, Bound],
+    tensors: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return the hyperparameters given and, for the others, their defaults; checked.
+
+    Raises:
+        UnknownOptionError: one is not known; ``tensors`` are named among the known ones.
+        ArgumentError: one is out of its bounds.
+    """
+    for option in given:
+        if option not in defaults:
+            raise unknown_option(name, option, [*tensors, *defaults, *OPTIONS])
+    values = {**defaults, **given}
+    check_bounds(name, values, bounds)
+    return values
 
 
 def check_bounds(name: str, values: Mapping[str, Any], bounds: Mapping[str, Bound]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ravine.errors import ArgumentError, ShapeError, TargetError
 from ravine.losses.arguments import readable
+from ravine.losses.bounds import Bound
 from ravine.losses.cross_entropy_reference import check_targets, rows_loss
 from ravine.losses.kernels.cross_entropy_cpu import (
     PARALLEL_FROM,
@@ -67,21 +68,14 @@ class CrossEntropyRows:
 
     takes_soft = True
 
-    def check_options(self, values: Mapping[str, Any]) -> None:
-        smoothing = values["label_smoothing"]
-        if not (isinstance(smoothing, (int, float)) and 0 <= smoothing <= 1):
-            raise ArgumentError(
-                "cross_entropy: label_smoothing has a value that cannot be used",
-                got=repr(smoothing),
-                expected="a number in [0, 1]",
-            )
-        for option in ("ignore_index", "dim"):
-            if not isinstance(values[option], int):
-                raise ArgumentError(
-                    f"cross_entropy: {option} has a value that cannot be used",
-                    got=repr(values[option]),
-                    expected="an integer",
-                )
+    bounds: Mapping[str, Bound] = {
+        "label_smoothing": (
+            lambda x: isinstance(x, (int, float)) and 0 <= x <= 1,
+            "a number in [0, 1]",
+        ),
+        "ignore_index": (lambda x: isinstance(x, int), "an integer"),
+        "dim": (lambda x: isinstance(x, int), "an integer"),
+    }
 
     def settle(self, scores: Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
         if values["class_weight"] is None:

@@ -23,7 +23,6 @@ from ravine.errors import (
     ArgumentTypeError,
     EquationError,
     TargetError,
-    unknown_option,
 )
 from ravine.losses.arguments import (
     check_input,
@@ -36,14 +35,13 @@ from ravine.losses.arguments import (
     plain_only,
     readable,
 )
+from ravine.losses.bounds import Bound, settled
 from ravine.losses.fused import FusedLoss
 from ravine.losses.one_pass import curvature_alone, value_and_gradient
 from ravine.losses.reduction import reduced, weights_sum
 
 # The applying itself: functorch, which Function.apply looks for first, is not at work (`plain_only`).
 _apply = super(torch.autograd.Function, FusedLoss).apply
-
-OPTIONS = ("weight", "reduction", "normalizer", "check")
 
 
 class ElementwiseLoss:
@@ -71,7 +69,7 @@ class ElementwiseLoss:
         domains: Mapping[str, tuple[Equation, str]] | None = None,
         wide: bool = False,
         curvature: bool = False,
-        bounds: Mapping[str, tuple[Callable[[Any], bool], str]] | None = None,
+        bounds: Mapping[str, Bound] | None = None,
     ) -> None:
         if equation.reduces:
             raise EquationError(
@@ -186,19 +184,9 @@ class ElementwiseLoss:
 
     def settle(self, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return all hyperparameters, checked against their bounds."""
-        for option in hyperparameters:
-            if option not in self.hyperparameters:
-                known = [*self.others, *self.hyperparameters, *OPTIONS]
-                raise unknown_option(self.__name__, option, known)
-        values = {**self.hyperparameters, **hyperparameters}
-        for option, (test, text) in self.bounds.items():
-            if not test(values[option]):
-                raise ArgumentError(
-                    f"{self.__name__}: {option} has a value that cannot be used",
-                    got=repr(values[option]),
-                    expected=text,
-                )
-        return values
+        return settled(
+            self.__name__, hyperparameters, self.hyperparameters, self.bounds, self.others
+        )
 
     def elements(
         self,

@@ -13,6 +13,7 @@ from ravine.engine import cpu
 from ravine.engine.choice import warn_once
 from ravine.losses import buffers
 from ravine.losses.arguments import is_batched, plain_only
+from ravine.losses.bounds import Bound
 from ravine.losses.fused import HALVES
 from ravine.losses.kernels.target_scan import scan
 from ravine.losses.kernels.target_scan import total as total_of
@@ -27,8 +28,8 @@ class Rows(Protocol):
     takes_soft: bool
     """Whether a target may be (rows, classes) in a float type, instead of classes."""
 
-    def check_options(self, values: Mapping[str, Any]) -> None:
-        """Raise for an option out of its bounds."""
+    bounds: Mapping[str, Bound]
+    """Of the options: option -> (test, the bound in words)."""
 
     def settle(self, scores: Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options in the form that the others want, or raise."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ravine.engine.functions import where
 from ravine.errors import TargetError
+from ravine.losses.bounds import Bound
 from ravine.losses.kernels.hinge_cpu import rows_hinge
 from ravine.losses.loss import elementwise_loss
 from ravine.losses.rows import RowLoss
@@ -37,9 +38,7 @@ class CrammerSinger:
     """The rows of the multi-class hinge loss."""
 
     takes_soft = False
-
-    def check_options(self, values: Mapping[str, Any]) -> None:
-        """There are none."""
+    bounds: Mapping[str, Bound] = {}
 
     def settle(self, scores: Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
         return {}

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ravine.errors import ArgumentError, unknown_option
+from ravine.errors import unknown_option
 from ravine.losses.arguments import (
     check_not_empty,
     check_reduction,
@@ -19,6 +18,7 @@ from ravine.losses.arguments import (
     plain_only,
     readable,
 )
+from ravine.losses.bounds import Bound, check_bounds
 from ravine.losses.cross_entropy import CrossEntropyRows
 from ravine.losses.fused_rows import without_strangers
 from ravine.losses.kernels.cross_entropy_cpu import number_type
@@ -26,10 +26,15 @@ from ravine.losses.linear_arguments import check_head, check_head_target
 from ravine.losses.linear_autograd import Call, ChunkedRows, evaluate
 from ravine.losses.linear_chunks import Batch, Terms
 from ravine.losses.linear_reference import reference
+from ravine.losses.loss import NOT_NEGATIVE, POSITIVE
 from ravine.losses.reduction import reduced
 
 NAME = "linear_cross_entropy"
 ROWS = CrossEntropyRows()
+BOUNDS: dict[str, Bound] = {
+    "z_loss": NOT_NEGATIVE,
+    "soft_cap": (lambda x: x is None or POSITIVE[0](x), "a finite number > 0, or None"),
+}
 
 
 def linear_cross_entropy(
@@ -157,21 +162,8 @@ def _terms(
         "label_smoothing": label_smoothing,
         "ignore_index": ignore_index,
     }
-    ROWS.check_options({**values, "dim": -1})
-    if not (isinstance(z_loss, (int, float)) and 0 <= z_loss < math.inf):
-        raise ArgumentError(
-            f"{NAME}: z_loss has a value that cannot be used",
-            got=repr(z_loss),
-            expected="a finite number >= 0",
-        )
-    if soft_cap is not None and not (
-        isinstance(soft_cap, (int, float)) and 0 < soft_cap < math.inf
-    ):
-        raise ArgumentError(
-            f"{NAME}: soft_cap has a value that cannot be used",
-            got=repr(soft_cap),
-            expected="a finite number > 0, or None",
-        )
+    check_bounds("cross_entropy", {**values, "dim": -1}, ROWS.bounds)
+    check_bounds(NAME, {"z_loss": z_loss, "soft_cap": soft_cap}, BOUNDS)
     return Terms(ROWS, values, soft_cap, z_loss), values
 
 

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ravine.engine.equation import Equation
+from ravine.losses.bounds import Bound
 from ravine.losses.elementwise import ElementwiseLoss
-
-Bound = tuple[Callable[[Any], bool], str]
 
 POSITIVE: Bound = (
     lambda x: isinstance(x, (int, float)) and 0 < x < math.inf,

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ravine.losses.bounds import INTEGER, check_bounds
+from ravine.losses.bounds import INTEGER, Bound
 from ravine.losses.class_arguments import check_classes, class_numbers
 from ravine.losses.fused_rows import PlainRows
-from ravine.losses.loss import Bound
 from ravine.losses.rows import RowLoss
 
 DOC = """Multi-class hinge after Weston and Watkins: the mean over the rivals that come too close.
@@ -57,21 +56,18 @@ DOC = """Multi-class hinge after Weston and Watkins: the mean over the rivals th
     Source: Weston & Watkins 1999, equation 1.
     """
 
-BOUNDS: dict[str, Bound] = {
-    "p": (lambda p: p in (1, 2), "1 or 2"),
-    "margin": (
-        lambda m: isinstance(m, (int, float)) and float("-inf") < m < float("inf"),
-        "a finite number",
-    ),
-    "dim": INTEGER,
-}
-
 
 class WestonWatkins(PlainRows):
     """The rows of the loss."""
 
-    def check_options(self, values: Mapping[str, Any]) -> None:
-        check_bounds("multi_margin", values, BOUNDS)
+    bounds: Mapping[str, Bound] = {
+        "p": (lambda p: p in (1, 2), "1 or 2"),
+        "margin": (
+            lambda m: isinstance(m, (int, float)) and float("-inf") < m < float("inf"),
+            "a finite number",
+        ),
+        "dim": INTEGER,
+    }
 
     def settle(self, scores: Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
         # Not under the name class_weight, which the mean would divide by.

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ravine.losses.bounds import INTEGER, check_bounds
+from ravine.losses.bounds import INTEGER, Bound
 from ravine.losses.class_arguments import check_classes, class_numbers
 from ravine.losses.cross_entropy import CrossEntropyRows
-from ravine.losses.loss import Bound
 
 Curve = Callable[[Tensor, Mapping[str, Any]], Tensor]
 
@@ -41,9 +40,6 @@ class OfCrossEntropy(CrossEntropyRows):
         self.curve = curve
         self.bounds = {**bounds, "ignore_index": INTEGER, "dim": INTEGER}
         self.by_class = by_class
-
-    def check_options(self, values: Mapping[str, Any]) -> None:
-        check_bounds(self.name, values, self.bounds)
 
     def settle(self, scores: Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
         factors = class_numbers(self.name, self.by_class, values[self.by_class], scores)

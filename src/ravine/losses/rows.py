@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ravine.errors import ArgumentTypeError, ShapeError, unknown_option
+from ravine.errors import ArgumentTypeError, ShapeError
 from ravine.losses.arguments import (
     check_device,
     check_input,
@@ -26,6 +26,7 @@ from ravine.losses.arguments import (
     plain_only,
     readable,
 )
+from ravine.losses.bounds import settled
 from ravine.losses.fused_rows import (
     FusedRows,
     Request,
@@ -54,13 +55,7 @@ class RowLoss:
 
     def settle(self, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return all hyperparameters, checked against their bounds."""
-        for option in hyperparameters:
-            if option not in self.hyperparameters:
-                known = [*self.hyperparameters, "weight", "reduction", "normalizer", "check"]
-                raise unknown_option(self.__name__, option, known)
-        values = {**self.hyperparameters, **hyperparameters}
-        self.rows.check_options(values)
-        return values
+        return settled(self.__name__, hyperparameters, self.hyperparameters, self.rows.bounds)
 
     def __call__(
         self,
@@ -74,7 +69,7 @@ class RowLoss:
         **hyperparameters: Any,
     ) -> Tensor:
         name = self.__name__
-        values = self.settle(hyperparameters)
+        values = self.settle(hyperparameters) if hyperparameters else {**self.hyperparameters}
         check_reduction(name, reduction, normalizer)
         checked = is_checked(name, check)
         check_input(name, input)

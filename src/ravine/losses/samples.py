@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ravine.errors import ArgumentTypeError, unknown_option
+from ravine.errors import ArgumentTypeError
 from ravine.losses.arguments import (
     check_not_empty,
     check_reduction,
@@ -25,8 +25,7 @@ from ravine.losses.arguments import (
     needs_gradient,
     plain_only,
 )
-from ravine.losses.bounds import check_bounds
-from ravine.losses.loss import Bound
+from ravine.losses.bounds import Bound, settled
 from ravine.losses.reduction import reduced, weights_sum
 
 Tensors = tuple[Tensor, ...]
@@ -68,13 +67,7 @@ class SampleLoss:
 
     def settle(self, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return all hyperparameters, checked against their bounds."""
-        for option in hyperparameters:
-            if option not in self.hyperparameters:
-                known = [*self.hyperparameters, "weight", "reduction", "normalizer", "check"]
-                raise unknown_option(self.__name__, option, known)
-        values = {**self.hyperparameters, **hyperparameters}
-        check_bounds(self.__name__, values, self.bounds)
-        return values
+        return settled(self.__name__, hyperparameters, self.hyperparameters, self.bounds)
 
     def __call__(
         self,

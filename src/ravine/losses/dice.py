@@ -6,17 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ravine.losses.bounds import INTEGER, INTEGER_OR_NONE, NOT_NEGATIVE
-from ravine.losses.overlap import check_mask_values, check_masks, tversky_distance
-from ravine.losses.samples import sample_loss
+from ravine.losses.overlap import mask_loss, tversky_distance
 
 
-@sample_loss(
-    "Dice",
-    check=check_masks,
-    check_values=check_mask_values,
-    bounds={"smooth": NOT_NEGATIVE, "dim": INTEGER_OR_NONE, "ignore_index": INTEGER},
-)
+@mask_loss("Dice")
 def dice(
     input: Tensor,
     target: Tensor,
@@ -69,7 +62,7 @@ def dice(
 
     Source: Milletari et al. 2016 for the loss; Sudre et al. 2017 without the squares.
     """
-    values = {"dim": dim, "class_weight": class_weight, "ignore_index": ignore_index}
     return tversky_distance(
-        input, target, values, alpha=0.5, beta=0.5, smooth=smooth / 2, name="dice"
-    )
+        input, target, alpha=0.5, beta=0.5, smooth=smooth / 2,
+        dim=dim, class_weight=class_weight, ignore_index=ignore_index,
+    )  # fmt: skip

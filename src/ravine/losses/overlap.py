@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,33 +10,52 @@ from torch import Tensor
 
 from ravine.errors import ArgumentError, ArgumentTypeError, ShapeError, TargetError
 from ravine.losses.arguments import check_device, check_input, check_is_tensor, readable
+from ravine.losses.bounds import INTEGER, INTEGER_OR_NONE, NOT_NEGATIVE, Bound
 from ravine.losses.class_arguments import check_classes, class_numbers
+from ravine.losses.samples import SampleLoss, sample_loss
+
+
+def mask_loss(
+    module: str, bounds: Mapping[str, Bound] | None = None
+) -> Callable[[Callable[..., Tensor]], SampleLoss]:
+    """Make a `SampleLoss` of the function below, whose tensors are logits and the true masks.
+
+    Args:
+        module: the name of its `torch.nn.Module`.
+        bounds: those of the hyperparameters that only this one has, beside smooth, dim,
+            class_weight and ignore_index.
+    """
+    own = bounds or {}
+    every = {"smooth": NOT_NEGATIVE, "dim": INTEGER_OR_NONE, "ignore_index": INTEGER}
+    return sample_loss(
+        module, check=check_masks, check_values=check_mask_values, bounds={**own, **every}
+    )
 
 
 def tversky_distance(
     input: Tensor,
     target: Tensor,
-    values: Mapping[str, Any],
     *,
     alpha: float,
     beta: float,
     smooth: float,
-    name: str,
     gamma: float = 1.0,
+    dim: int | None,
+    class_weight: Any,
+    ignore_index: int,
 ) -> Tensor:
     """Return (1 - Tversky index)^gamma of each sample, the mean over classes where there are some.
 
     1 - index is computed as wrong / (right + wrong + smooth), which has every digit of an almost
     perfect prediction. If there is nothing to be found and nothing was, with smooth 0, it is 0.
     """
-    dim = values["dim"]
     if dim is None:
-        kept = target != values["ignore_index"]
+        kept = target != ignore_index
         x, y = torch.where(kept, input, 0.0), torch.where(kept, target, 0).to(input.dtype)
         p, miss = (torch.where(kept, z.sigmoid(), 0.0).flatten(1) for z in (x, -x))
         y = y.flatten(1)
     else:
-        p, miss, y = _classes(input, target, dim, values["ignore_index"])
+        p, miss, y = _classes(input, target, dim, ignore_index)
     right, excess, missed = (p * y).sum(1), (p * (1 - y)).sum(1), (miss * y).sum(1)
     wrong = alpha * excess + beta * missed
     whole = right + wrong + smooth
@@ -46,7 +65,7 @@ def tversky_distance(
         found = torch.where(perfect, 0.0, torch.where(perfect, 1.0, found) ** gamma)
     if dim is None:
         return found
-    shares = class_numbers(name, "class_weight", values["class_weight"], p)
+    shares = class_numbers("tversky", "class_weight", class_weight, p)  # checked in `check_masks`
     return found.mean(1) if shares is None else (found * shares).sum(1) / shares.sum()
 
 

@@ -6,25 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ravine.losses.bounds import INTEGER, INTEGER_OR_NONE, NOT_NEGATIVE
+from ravine.losses.bounds import NOT_NEGATIVE
 from ravine.losses.loss import POSITIVE
-from ravine.losses.overlap import check_mask_values, check_masks, tversky_distance
-from ravine.losses.samples import sample_loss
+from ravine.losses.overlap import mask_loss, tversky_distance
 
 
-@sample_loss(
-    "Tversky",
-    check=check_masks,
-    check_values=check_mask_values,
-    bounds={
-        "alpha": NOT_NEGATIVE,
-        "beta": NOT_NEGATIVE,
-        "gamma": POSITIVE,
-        "smooth": NOT_NEGATIVE,
-        "dim": INTEGER_OR_NONE,
-        "ignore_index": INTEGER,
-    },
-)
+@mask_loss("Tversky", {"alpha": NOT_NEGATIVE, "beta": NOT_NEGATIVE, "gamma": POSITIVE})
 def tversky(
     input: Tensor,
     target: Tensor,
@@ -81,7 +68,7 @@ def tversky(
 
     Source: Salehi et al. 2017, equation 3; Abraham & Khan 2019 for gamma.
     """
-    values = {"dim": dim, "class_weight": class_weight, "ignore_index": ignore_index}
     return tversky_distance(
-        input, target, values, alpha=alpha, beta=beta, smooth=smooth, gamma=gamma, name="tversky"
-    )
+        input, target, alpha=alpha, beta=beta, smooth=smooth, gamma=gamma,
+        dim=dim, class_weight=class_weight, ignore_index=ignore_index,
+    )  # fmt: skip

@@ -28,8 +28,12 @@ def check_classes(name: str, target: Tensor, classes: int, ignore_index: int | N
         )
 
 
-def class_numbers(name: str, option: str, numbers: Any, scores: Tensor) -> Tensor | None:
+def class_numbers(
+    name: str, option: str, numbers: Any, scores: Tensor, called: str = ""
+) -> Tensor | None:
     """Return one number >= 0 for each class of scores (..., classes), in the type of the arithmetic.
+
+    An error about a number says ``called``, or the option's name.
 
     Raises:
         ShapeError: there are not as many as classes.
@@ -48,7 +52,7 @@ def class_numbers(name: str, option: str, numbers: Any, scores: Tensor) -> Tenso
     if readable(found) and not bool(((found >= 0) & torch.isfinite(found)).all()):
         place = int((~((found >= 0) & torch.isfinite(found))).to(torch.uint8).argmax())
         raise ArgumentError(
-            f"{name}: {option} must be finite and >= 0",
+            f"{name}: {called or option} must be finite and >= 0",
             where=f"class {place}",
             got=str(float(found[place])),
         )

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ravine.errors import ArgumentError, ShapeError, TargetError
+from ravine.errors import TargetError
 from ravine.losses.arguments import readable
 from ravine.losses.bounds import Bound
+from ravine.losses.class_arguments import class_numbers
 from ravine.losses.cross_entropy_reference import check_targets, rows_loss
 from ravine.losses.kernels.cross_entropy_cpu import (
     PARALLEL_FROM,
@@ -78,9 +79,9 @@ class CrossEntropyRows:
     }
 
     def settle(self, scores: Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
-        if values["class_weight"] is None:
-            return dict(values)
-        return {**values, "class_weight": _class_weight(values["class_weight"], scores)}
+        given = values["class_weight"]
+        numbers = class_numbers("cross_entropy", "class_weight", given, scores, "class weights")
+        return {**values, "class_weight": numbers}
 
     def check_target(
         self, scores: Tensor, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]
@@ -162,25 +163,6 @@ class SmallCrossEntropyRows(CrossEntropyRows):
 def _ones(classes: int, number: torch.dtype) -> Tensor:
     with torch.inference_mode(False):
         return torch.ones(classes, dtype=number)
-
-
-def _class_weight(weight: Any, scores: Tensor) -> Tensor:
-    wide = torch.float64 if scores.dtype is torch.float64 else torch.float32
-    found = torch.as_tensor(weight, dtype=wide, device=scores.device).contiguous()
-    if found.shape != scores.shape[1:]:
-        raise ShapeError(
-            "cross_entropy: class_weight does not fit the classes",
-            got=f"{tuple(found.shape)}",
-            expected=f"({scores.shape[1]},), one for each class",
-        )
-    if readable(found) and not bool(((found >= 0) & torch.isfinite(found)).all()):
-        place = int((~((found >= 0) & torch.isfinite(found))).to(torch.uint8).argmax())
-        raise ArgumentError(
-            "cross_entropy: class weights must be finite and >= 0",
-            where=f"class {place}",
-            got=str(float(found[place])),
-        )
-    return found
 
 
 def _check_probabilities(target: Tensor, factor: Tensor | None) -> None:

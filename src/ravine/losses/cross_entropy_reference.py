@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ravine.errors import TargetError
+from ravine.losses.class_arguments import check_classes
 
 
 def check_targets(targets: Tensor, classes: int, ignore_index: int = -100) -> Tensor | None:
@@ -26,16 +26,7 @@ def check_targets(targets: Tensor, classes: int, ignore_index: int = -100) -> Te
     if low >= 0 and high < classes and not ignorable:
         return None
     kept = targets != ignore_index
-    wrong = kept & ((targets < 0) | (targets >= classes))
-    if bool(wrong.any()):
-        place = int(wrong.to(torch.uint8).argmax())
-        raise TargetError(
-            "cross_entropy: a target is not one of the classes",
-            where=f"row {place} of {targets.numel()} ({int(wrong.sum())} such rows)",
-            got=f"class {int(targets[place])}",
-            expected=f"0 .. {classes - 1}, or ignore_index={ignore_index}",
-            do="count classes from 0, or give the logits one column per class",
-        )
+    check_classes("cross_entropy", targets, classes, ignore_index)
     return kept
 
 

@@ -37,7 +37,7 @@ from ravine.losses.arguments import (
 )
 from ravine.losses.bounds import Bound, settled
 from ravine.losses.fused import FusedLoss
-from ravine.losses.one_pass import curvature_alone, value_and_gradient
+from ravine.losses.one_pass import Call, curvature_alone, value_and_gradient
 from ravine.losses.reduction import reduced, weights_sum
 
 # The applying itself: functorch, which Function.apply looks for first, is not at work (`plain_only`).
@@ -121,14 +121,12 @@ class ElementwiseLoss:
         if plain_only(input, target, weight, *others) or needs_gradient(target, weight, normalizer):
             return self._plain(input, target, others, weight, values, reduction, normalizer)
         scale = _mean_scale(input, weight, normalizer) if reduction == "mean" else 1.0
+        call = Call(self, target, weight, values, reduction, scale)
         if not (needs_gradient(input, *others) and torch.is_grad_enabled()):
             nothing = (False,) * (1 + len(others))
-            found, _ = value_and_gradient(
-                self, (input, *others), target, weight, values, reduction, scale, nothing
-            )
+            found, _ = value_and_gradient(call, (input, *others), nothing)
             return found
-        rest = self, target, weight, values, reduction, scale
-        applied: Tensor = _apply(rest, input, *others)
+        applied: Tensor = _apply(call, input, *others)
         return applied
 
     def curvature(
@@ -157,7 +155,7 @@ class ElementwiseLoss:
         if not plain_only(input, target, weight, *others) and not needs_gradient(
             input, target, weight, *others
         ):
-            return curvature_alone(self, (input, *others), target, weight, values)
+            return curvature_alone(Call(self, target, weight, values), (input, *others))
         inputs = input, *others
         self.check_domain(self.checked(inputs, target), weight, values)
         return self.elements(inputs, target, weight, values)[-1]

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ravine.losses.arguments import is_batched
-from ravine.losses.one_pass import Elementwise, value_and_gradient
+from ravine.losses.one_pass import Call, value_and_gradient
 
 HALVES = (torch.float16, torch.bfloat16)
 
@@ -22,20 +21,13 @@ class FusedLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        rest: tuple[Elementwise, Tensor, Tensor | None, Mapping[str, Any], str, float],
-        *inputs: Tensor,
-    ) -> Tensor:
-        loss, target, weight, values, reduction, scale = rest
+    def forward(ctx: Any, call: Call, *inputs: Tensor) -> Tensor:
         # Half-precision slopes wait for their factors: see `backward`.
-        now = reduction != "none" or all(one.dtype not in HALVES for one in inputs)
+        now = call.reduction != "none" or all(one.dtype not in HALVES for one in inputs)
         needs = tuple(now and needed for needed in ctx.needs_input_grad[1:])
-        result, gradients = value_and_gradient(
-            loss, inputs, target, weight, values, reduction, scale, needs
-        )
-        ctx.save_for_backward(target, weight, *inputs)
-        ctx.rest = loss, values, reduction, scale
+        result, gradients = value_and_gradient(call, inputs, needs)
+        ctx.save_for_backward(call.target, call.weight, *inputs)
+        ctx.rest = call.loss, call.values, call.reduction, call.scale
         ctx.gradients = gradients if now else None
         return result
 
@@ -67,9 +59,8 @@ class FusedLoss(torch.autograd.Function):
                 inputs = [one.float() if one.dtype in HALVES else one for one in inputs]
                 target = target if target.dtype is torch.float64 else target.to(torch.float32)
             # "sum" whatever was asked for: the values have been given, only the slopes are missing.
-            _, gradients = value_and_gradient(
-                loss, tuple(inputs), target, weight, values, "sum", scale, needs
-            )
+            call = Call(loss, target, weight, values, "sum", scale)
+            _, gradients = value_and_gradient(call, tuple(inputs), needs)
         found: list[Tensor | None] = [None]
         for gradient, kind in zip(gradients, kinds, strict=True):
             if gradient is None:

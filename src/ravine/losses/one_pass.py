@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -67,51 +67,47 @@ class Elementwise(Protocol):
         """Raise for the first element outside of its domain."""
 
 
+class Call(NamedTuple):
+    """A call of a loss, without the tensors that it may be differentiated by.
+
+    A tuple, because a frozen dataclass takes a microsecond to make.
+    """
+
+    loss: Elementwise
+    target: Tensor
+    weight: Tensor | None
+    """Neither it nor the target needs a gradient."""
+    values: Mapping[str, Any]
+    """The hyperparameters."""
+    reduction: str = "none"
+    scale: float = 1.0
+    """What the reduced loss and all slopes are multiplied by."""
+
+
 def value_and_gradient(
-    loss: Elementwise,
-    inputs: tuple[Tensor, ...],
-    target: Tensor,
-    weight: Tensor | None,
-    values: Mapping[str, Any],
-    reduction: str,
-    scale: float,
-    needs: tuple[bool, ...],
+    call: Call, inputs: tuple[Tensor, ...], needs: tuple[bool, ...]
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """Return the reduced loss and the gradients that are needed, times ``scale``."""
-    wanted = ("value", *(name for name, need in zip(_slopes(loss), needs, strict=True) if need))
-    found = _computed(loss, inputs, target, weight, values, reduction, scale, wanted)
-    return found["value"], [found.get(name) for name in _slopes(loss)]
+    """Return the reduced loss and the gradients that are needed."""
+    slopes = _slopes(call.loss)
+    wanted = ("value", *(name for name, need in zip(slopes, needs, strict=True) if need))
+    found = _computed(call, inputs, wanted)
+    return found["value"], [found.get(name) for name in slopes]
 
 
-def curvature_alone(
-    loss: Elementwise,
-    inputs: tuple[Tensor, ...],
-    target: Tensor,
-    weight: Tensor | None,
-    values: Mapping[str, Any],
-) -> Tensor:
+def curvature_alone(call: Call, inputs: tuple[Tensor, ...]) -> Tensor:
     """Return the second derivative of every element by its input."""
-    return _computed(loss, inputs, target, weight, values, "none", 1.0, ("curvature",))["curvature"]
+    return _computed(call, inputs, ("curvature",))["curvature"]
 
 
-def _computed(
-    loss: Elementwise,
-    inputs: tuple[Tensor, ...],
-    target: Tensor,
-    weight: Tensor | None,
-    values: Mapping[str, Any],
-    reduction: str,
-    scale: float,
-    wanted: tuple[str, ...],
-) -> dict[str, Tensor]:
+def _computed(call: Call, inputs: tuple[Tensor, ...], wanted: tuple[str, ...]) -> dict[str, Tensor]:
     """Return the wanted outputs of the equation by name."""
-    inputs, target = tuple(one.detach() for one in inputs), target.detach()
-    weight = None if weight is None else weight.detach()
+    loss, target, weight, values, reduction, scale = call
+    inputs = tuple(one.detach() for one in inputs)
     program = _program(loss, weight is not None, wanted)
     if inputs[0].is_cpu and not is_dense(inputs[0]):
         inputs = (inputs[0].contiguous(), *inputs[1:])
     if _has_kernel(program, inputs[0]):
-        return _one_pass(program, loss, inputs, target, weight, values, reduction, scale, wanted)
+        return _one_pass(program, call, inputs, wanted)
     loss.check_domain(loss.checked(inputs, target), weight, values)
     with torch.no_grad():
         parts = loss.elements(inputs, target, weight, values)
@@ -150,16 +146,9 @@ def _has_kernel(program: Program, input: Tensor) -> bool:
 
 
 def _one_pass(
-    program: Program,
-    loss: Elementwise,
-    inputs: tuple[Tensor, ...],
-    target: Tensor,
-    weight: Tensor | None,
-    values: Mapping[str, Any],
-    reduction: str,
-    scale: float,
-    wanted: tuple[str, ...],
+    program: Program, call: Call, inputs: tuple[Tensor, ...], wanted: tuple[str, ...]
 ) -> dict[str, Tensor]:
+    loss, target, weight, values, reduction, scale = call
     input = inputs[0]
     wide = torch.float64 if input.dtype is torch.float64 else torch.float32
     tensors = {"input": input, "target": _laid_out(target, input, wide)}

@@ -14,6 +14,8 @@ Reduction = Literal["mean", "sum", "none"]
 REDUCTIONS = ("mean", "sum", "none")
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
+_functorch = torch._C._functorch
+
 
 def check_reduction(name: str, reduction: str, normalizer: float | Tensor | None) -> None:
     """Raise unless the reduction is known and the normalizer goes with it."""
@@ -160,7 +162,7 @@ def plain_only(*tensors: Tensor | None) -> bool:
     """Whether a fused pass would not be seen by what is at work: functorch, compile, forward mode."""
     if torch.compiler.is_compiling():
         return True
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+    if _functorch.peek_interpreter_stack() is not None:
         return True
     if torch.autograd.forward_ad._current_level >= 0:
         return True
@@ -174,16 +176,15 @@ def plain_only(*tensors: Tensor | None) -> bool:
 
 def is_batched(tensor: Tensor) -> bool:
     """Whether a gradient stands for many at once, as in a vectorised Jacobian."""
-    functorch = torch._C._functorch
-    return functorch.is_batchedtensor(tensor) or functorch.is_legacy_batchedtensor(tensor)
+    return _functorch.is_batchedtensor(tensor) or _functorch.is_legacy_batchedtensor(tensor)
 
 
 def readable(*tensors: Tensor) -> bool:
     """Whether values can be looked at: not while compiling, under vmap, or where there are none."""
     if torch.compiler.is_compiling():
         return False
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        stack = torch._C._functorch.get_interpreter_stack() or []
-        if any(level.key() == torch._C._functorch.TransformType.Vmap for level in stack):
+    if _functorch.peek_interpreter_stack() is not None:
+        stack = _functorch.get_interpreter_stack() or []
+        if any(level.key() == _functorch.TransformType.Vmap for level in stack):
             return False
     return not any(t.device.type == "meta" or hasattr(t, "fake_mode") for t in tensors)

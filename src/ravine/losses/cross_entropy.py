@@ -14,6 +14,7 @@ from ravine.losses.arguments import readable
 from ravine.losses.bounds import Bound
 from ravine.losses.class_arguments import class_numbers
 from ravine.losses.cross_entropy_reference import check_targets, rows_loss
+from ravine.losses.fused_rows import RowBatch, weights_total
 from ravine.losses.kernels.cross_entropy_cpu import (
     PARALLEL_FROM,
     number_type,
@@ -80,22 +81,21 @@ class CrossEntropyRows:
 
     def settle(self, scores: Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
         given = values["class_weight"]
+        if given is None:
+            return dict(values)
         numbers = class_numbers("cross_entropy", "class_weight", given, scores, "class weights")
         return {**values, "class_weight": numbers}
 
-    def check_target(
-        self, scores: Tensor, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]
-    ) -> None:
-        if target.ndim == 2:
-            _check_probabilities(target, factor)
+    def check_target(self, batch: RowBatch) -> None:
+        if batch.target.ndim == 2:
+            _check_probabilities(batch.target, batch.factor)
         else:
-            check_targets(target, scores.shape[1], options["ignore_index"])
+            check_targets(batch.target, batch.scores.shape[1], batch.options["ignore_index"])
 
-    def amount(self, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]) -> Tensor:
+    def amount(self, batch: RowBatch) -> Tensor:
+        _, target, factor, options = batch
         if target.ndim == 2:
-            if factor is None:
-                return torch.tensor(float(len(target)), dtype=torch.float64, device=target.device)
-            return factor.sum(dtype=torch.float64)
+            return weights_total(batch)
         kept = target != options["ignore_index"]
         amounts = kept.double()
         if options["class_weight"] is not None:
@@ -105,9 +105,8 @@ class CrossEntropyRows:
         total: Tensor = amounts.sum()
         return total
 
-    def reference(
-        self, scores: Tensor, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]
-    ) -> Tensor:
+    def reference(self, batch: RowBatch) -> Tensor:
+        scores, target, factor, options = batch
         if target.ndim == 1 and not readable(target):  # vmap has no one_hot
             kept = target != options["ignore_index"]
             ones = torch.ones_like(target, dtype=torch.float32) if factor is None else factor
@@ -116,15 +115,8 @@ class CrossEntropyRows:
             target = target.to(torch.float64 if scores.dtype is torch.float64 else torch.float32)
         return rows_loss(scores, target, sample_weight=factor, **options)
 
-    def kernel(
-        self,
-        scores: Tensor,
-        target: Tensor,
-        factor: Tensor | None,
-        options: Mapping[str, Any],
-        scale: float,
-        gradient: Tensor | None,
-    ) -> Tensor:
+    def kernel(self, batch: RowBatch, scale: float, gradient: Tensor | None) -> Tensor:
+        scores, target, factor, options = batch
         if options["class_weight"] is None:
             options = {**options, "class_weight": _ones(scores.shape[1], number_type(scores.dtype))}
         return rows_loss_and_gradient(
@@ -138,14 +130,9 @@ class SmallCrossEntropyRows(CrossEntropyRows):
     small = PARALLEL_FROM
 
     def small_batch(
-        self,
-        scores: Tensor,
-        target: Tensor,
-        factor: Tensor | None,
-        options: Mapping[str, Any],
-        divisor: float,
-        gradient: Tensor | None,
+        self, batch: RowBatch, divisor: float, gradient: Tensor | None
     ) -> tuple[bool, float, float]:
+        scores, target, factor, options = batch
         weight = options["class_weight"]
         return small_batch(
             scores,

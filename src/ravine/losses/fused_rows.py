@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -22,8 +22,24 @@ IGNORED = -(2**63)
 """What stands for the class of left out rows where a loss has none."""
 
 
+class RowBatch(NamedTuple):
+    """Rows of scores with all that their losses depend on.
+
+    A tuple, because a frozen dataclass takes a microsecond to make.
+    """
+
+    scores: Tensor
+    """(rows, classes), in a float type."""
+    target: Tensor
+    """(rows,) int64, or (rows, classes) in the type of the arithmetic."""
+    factor: Tensor | None
+    """(rows,) sample weights in the type of the arithmetic, or None."""
+    options: Mapping[str, Any]
+    """The options of the loss, settled."""
+
+
 class Rows(Protocol):
-    """The formula of a row loss; tensors are (rows, classes), (rows,) or (rows, classes), (rows,)."""
+    """The formula of a row loss."""
 
     takes_soft: bool
     """Whether a target may be (rows, classes) in a float type, instead of classes."""
@@ -34,28 +50,16 @@ class Rows(Protocol):
     def settle(self, scores: Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options in the form that the others want, or raise."""
 
-    def check_target(
-        self, scores: Tensor, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]
-    ) -> None:
+    def check_target(self, batch: RowBatch) -> None:
         """Raise for the first target that the loss is not defined for."""
 
-    def amount(self, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]) -> Tensor:
+    def amount(self, batch: RowBatch) -> Tensor:
         """Return what the mean divides by; may be differentiated, and looks at no value."""
 
-    def reference(
-        self, scores: Tensor, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]
-    ) -> Tensor:
+    def reference(self, batch: RowBatch) -> Tensor:
         """Return the loss of each row, times its factor."""
 
-    def kernel(
-        self,
-        scores: Tensor,
-        target: Tensor,
-        factor: Tensor | None,
-        options: Mapping[str, Any],
-        scale: float,
-        gradient: Tensor | None,
-    ) -> Tensor:
+    def kernel(self, batch: RowBatch, scale: float, gradient: Tensor | None) -> Tensor:
         """Return the same on the CPU; fill the gradient, times ``scale``, if it is given."""
 
 
@@ -64,20 +68,12 @@ class PlainRows(Rows, Protocol):
 
     takes_soft: bool = False
 
-    def kernel(
-        self,
-        scores: Tensor,
-        target: Tensor,
-        factor: Tensor | None,
-        options: Mapping[str, Any],
-        scale: float,
-        gradient: Tensor | None,
-    ) -> Tensor:
+    def kernel(self, batch: RowBatch, scale: float, gradient: Tensor | None) -> Tensor:
         if gradient is None:
-            return self.reference(scores, target, factor, options)
+            return self.reference(batch)
         with torch.enable_grad():
-            leaf = scores.requires_grad_()
-            losses = self.reference(leaf, target, factor, options)
+            leaf = batch.scores.requires_grad_()
+            losses = self.reference(batch)
             (found,) = torch.autograd.grad((losses * scale).sum(), leaf)
         # Autograd gives `where` a slope of 0 or 1 at NaN.
         gradient.copy_(found.masked_fill(losses.isnan()[:, None], torch.nan))
@@ -91,13 +87,7 @@ class SmallRows(Rows, Protocol):
     """Below how many scores it does."""
 
     def small_batch(
-        self,
-        scores: Tensor,
-        target: Tensor,
-        factor: Tensor | None,
-        options: Mapping[str, Any],
-        divisor: float,
-        gradient: Tensor | None,
+        self, batch: RowBatch, divisor: float, gradient: Tensor | None
     ) -> tuple[bool, float, float]:
         """Return whether a class is out of range, the losses' sum and what scales the gradient.
 
@@ -105,10 +95,17 @@ class SmallRows(Rows, Protocol):
         """
 
 
-Request = tuple[Rows, Tensor, Tensor | None, Mapping[str, Any], bool, float, bool]
-"""A loss, targets, factors, options, whether losses are summed, what the sum is divided by (0 for the
-weights' sum), whether targets are checked. A plain tuple: each argument costs a part of a microsecond.
-"""
+class Request(NamedTuple):
+    """What is wanted of a batch."""
+
+    rows: Rows
+    batch: RowBatch
+    summed: bool
+    """Whether the losses are summed."""
+    divisor: float
+    """What the sum is divided by; 0 for the weights' sum."""
+    checked: bool
+    """Whether targets are."""
 
 
 class FusedRows(torch.autograd.Function):
@@ -117,10 +114,10 @@ class FusedRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, request: Request) -> Tensor:
         # Half-precision slopes wait for their factors: see `backward`.
-        now = request[4] or scores.dtype not in HALVES
-        found, ctx.gradient, scale, target, factor = first_pass(scores, request, now)
-        ctx.save_for_backward(scores, target, factor)
-        ctx.rest = request[0], request[3], scale, request[4]
+        now = request.summed or scores.dtype not in HALVES
+        found, ctx.gradient, scale, used = first_pass(request, now)
+        ctx.save_for_backward(scores, used.target, used.factor)
+        ctx.rest = request.rows, used.options, scale, request.summed
         return found
 
     @staticmethod
@@ -131,7 +128,7 @@ class FusedRows(torch.autograd.Function):
         half = scores.dtype in HALVES
         if torch.is_grad_enabled():  # this way back is itself going to be differentiated
             wide = scores.float() if half else scores
-            losses = rows.reference(wide, target, factor, options)
+            losses = rows.reference(RowBatch(wide, target, factor, options))
             # A row's slope first, then the gradient that arrives: that may stand for many (vmap),
             # and autograd does not run inside of that.
             (slope,) = torch.autograd.grad(losses.sum(), wide, create_graph=True)
@@ -141,7 +138,7 @@ class FusedRows(torch.autograd.Function):
         gradient, ctx.gradient = ctx.gradient, None
         if is_batched(grad_output):  # many gradients at once (vmap)
             wide = scores.float() if half else scores
-            _, gradient = compute(wide, rows, target, factor, options, scale, True)
+            _, gradient = compute(rows, RowBatch(wide, target, factor, options), scale, True)
             gradient = gradient * (grad_output if summed else grad_output[..., None])
             return gradient.to(scores.dtype), None
         total = summed and grad_output.is_cpu
@@ -151,7 +148,7 @@ class FusedRows(torch.autograd.Function):
             gradient, scale, arriving = None, scale * arriving, 1.0
         if gradient is None:
             wide = scores.float() if half and not total else scores
-            _, gradient = compute(wide, rows, target, factor, options, scale, True)
+            _, gradient = compute(rows, RowBatch(wide, target, factor, options), scale, True)
         if not total:
             gradient.mul_(grad_output if summed else grad_output[:, None])
         elif arriving != 1:
@@ -159,47 +156,56 @@ class FusedRows(torch.autograd.Function):
         return gradient if gradient.dtype is scores.dtype else gradient.to(scores.dtype), None
 
 
-def plain_losses(
-    rows: Rows,
-    scores: Tensor,
-    target: Tensor,
-    factor: Tensor | None,
-    options: Mapping[str, Any],
-) -> Tensor:
+def weights_total(batch: RowBatch) -> Tensor:
+    """Return the sum of the sample weights, or how many rows there are where none has a weight."""
+    target, factor = batch.target, batch.factor
+    if factor is None:
+        return torch.tensor(float(len(target)), dtype=torch.float64, device=target.device)
+    return factor.sum(dtype=torch.float64)
+
+
+def plain_losses(rows: Rows, batch: RowBatch) -> Tensor:
     """Return the loss of each row, times its factor, with its slope by the factor at factor 0 too."""
+    scores, target, factor, options = batch
     if factor is None or not (factor.requires_grad or plain_only(factor)):
-        return rows.reference(scores, target, factor, options)
+        return rows.reference(batch)
     kept = (factor != 0) | scores.isfinite().all(1)
-    losses = rows.reference(torch.where(kept[:, None], scores, 0.0), target, None, options)
+    scores = torch.where(kept[:, None], scores, 0.0)
+    losses = rows.reference(RowBatch(scores, target, None, options))
     return torch.where(kept, factor * losses, 0.0)
 
 
-def first_pass(
-    scores: Tensor, request: Request, needs_gradient: bool
-) -> tuple[Tensor, Any, float, Tensor, Tensor | None]:
-    """Check the targets; return the loss, the gradient, its scale, and the targets and factors used."""
-    rows, target, factor, options, summed, divisor, checked = request
-    on_cpu = compiled(scores)
+def first_pass(request: Request, needs_gradient: bool) -> tuple[Tensor, Any, float, RowBatch]:
+    """Check the targets; return the loss, the gradient, its scale, and the batch that was used."""
+    rows, batch, summed, divisor, checked = request
+    on_cpu = compiled(batch.scores)
     if on_cpu:
-        scores, target = scores.contiguous(), target.contiguous()
-        factor = None if factor is None else factor.contiguous()
-        if summed and target.ndim == 1 and scores.numel() < getattr(rows, "small", 0):
+        batch = _contiguous(batch)
+        scores = batch.scores
+        if summed and batch.target.ndim == 1 and scores.numel() < getattr(rows, "small", 0):
             gradient = buffers.take(scores, scores.dtype) if needs_gradient else None
-            wrong, total, scale = cast("SmallRows", rows).small_batch(
-                scores, target, factor, options, divisor, gradient
-            )
+            small: Any = rows  # SmallRows
+            wrong, total, scale = small.small_batch(batch, divisor, gradient)
             if not wrong:
                 wide = torch.float64 if scores.dtype is torch.float64 else torch.float32
-                found = torch.scalar_tensor(total * scale, dtype=wide)
-                return found, gradient, scale, target, factor
-    target, factor, amount = settled_targets(
-        scores, rows, target, factor, options, divisor == 0, checked, on_cpu
-    )
+                return torch.scalar_tensor(total * scale, dtype=wide), gradient, scale, batch
+    batch, amount = settled_targets(rows, batch, divisor == 0, checked, on_cpu)
     divisor = divisor or amount
     scale = 1.0 / divisor if divisor != 0 else 0.0
-    losses, gradient = compute(scores, rows, target, factor, options, scale, needs_gradient)
-    found = sum_of(losses, scale) if summed else losses
-    return found, gradient, scale, target, factor
+    losses, gradient = compute(rows, batch, scale, needs_gradient)
+    return sum_of(losses, scale) if summed else losses, gradient, scale, batch
+
+
+def _contiguous(batch: RowBatch) -> RowBatch:
+    scores, target, factor, options = batch
+    if (
+        scores.is_contiguous()
+        and target.is_contiguous()
+        and (factor is None or factor.is_contiguous())
+    ):
+        return batch
+    factor = None if factor is None else factor.contiguous()
+    return RowBatch(scores.contiguous(), target.contiguous(), factor, options)
 
 
 def sum_of(losses: Tensor, scale: float) -> Tensor:
@@ -210,45 +216,39 @@ def sum_of(losses: Tensor, scale: float) -> Tensor:
 
 
 def settled_targets(
-    scores: Tensor,
-    rows: Rows,
-    target: Tensor,
-    factor: Tensor | None,
-    options: Mapping[str, Any],
-    wanted: bool,
-    checked: bool,
-    on_cpu: bool,
-) -> tuple[Tensor, Tensor | None, float]:
-    """Check the targets; return them, their factors, and what the mean divides by if it is wanted.
+    rows: Rows, batch: RowBatch, wanted: bool, checked: bool, on_cpu: bool
+) -> tuple[RowBatch, float]:
+    """Check the targets; return the batch, and what the mean divides by if it is wanted.
 
     Unchecked classes that are out of range make their rows NaN: no kernel ever sees them.
     """
+    scores, target, factor, options = batch
     if target.ndim == 1 and on_cpu:
         wide = torch.float64 if scores.dtype is torch.float64 else torch.float32
         ignored = options.get("ignore_index", IGNORED)
         class_weight = options.get("class_weight")
         wrong, amount = scan(target, scores.shape[1], ignored, factor, class_weight, wide)
         if not wrong:
-            return target, factor, amount
+            return batch, amount
     if checked:
-        rows.check_target(scores, target, factor, options)
+        rows.check_target(batch)
     elif target.ndim == 1:
-        target, factor = without_strangers(target, factor, scores, options)
+        batch = without_strangers(batch)
     if not wanted or (target.ndim == 2 and factor is None):
-        return target, factor, float(len(target))
-    return target, factor, float(rows.amount(target, factor, options))
+        return batch, float(len(target))
+    return batch, float(rows.amount(batch))
 
 
-def without_strangers(
-    target: Tensor, factor: Tensor | None, scores: Tensor, options: Mapping[str, Any]
-) -> tuple[Tensor, Tensor]:
+def without_strangers(batch: RowBatch) -> RowBatch:
     """Give rows whose class is out of range the class 0 and the factor NaN; look at no value."""
+    scores, target, factor, options = batch
     ignored = options.get("ignore_index", IGNORED)
     known = ((target >= 0) & (target < scores.shape[1])) | (target == ignored)
     wide = torch.float64 if scores.dtype is torch.float64 else torch.float32
     if factor is None:
         factor = torch.ones_like(target, dtype=wide)
-    return torch.where(known, target, 0), torch.where(known, factor, torch.nan)
+    factor = torch.where(known, factor, torch.nan)
+    return RowBatch(scores, torch.where(known, target, 0), factor, options)
 
 
 def compiled(tensor: Tensor) -> bool:
@@ -261,28 +261,18 @@ def compiled(tensor: Tensor) -> bool:
     return not missing
 
 
-def compute(
-    scores: Tensor,
-    rows: Rows,
-    target: Tensor,
-    factor: Tensor | None,
-    options: Mapping[str, Any],
-    scale: float,
-    needs_gradient: bool,
-) -> tuple[Tensor, Any]:
+def compute(rows: Rows, batch: RowBatch, scale: float, needs_gradient: bool) -> tuple[Tensor, Any]:
     """Return the losses of the rows and, if it is needed, their gradient times ``scale``."""
-    scores = scores.detach()
-    if compiled(scores):
-        scores = scores.contiguous()
-        gradient = buffers.take(scores, scores.dtype) if needs_gradient else None
-        target = target.contiguous()
-        factor = None if factor is None else factor.contiguous()
-        return rows.kernel(scores, target, factor, options, scale, gradient), gradient
+    batch = batch._replace(scores=batch.scores.detach())
+    if compiled(batch.scores):
+        batch = _contiguous(batch)
+        gradient = buffers.take(batch.scores, batch.scores.dtype) if needs_gradient else None
+        return rows.kernel(batch, scale, gradient), gradient
     if not needs_gradient:
         with torch.no_grad():
-            return rows.reference(scores, target, factor, options), None
+            return rows.reference(batch), None
     with torch.enable_grad():
-        leaf = scores.requires_grad_()
-        losses = rows.reference(leaf, target, factor, options)
+        leaf = batch.scores.requires_grad_()
+        losses = rows.reference(batch)
         (gradient,) = torch.autograd.grad((losses * scale).sum(), leaf)
     return losses.detach(), gradient

@@ -11,6 +11,7 @@ from torch import Tensor
 from ravine.engine.functions import where
 from ravine.errors import TargetError
 from ravine.losses.bounds import Bound
+from ravine.losses.fused_rows import RowBatch, weights_total
 from ravine.losses.kernels.hinge_cpu import rows_hinge
 from ravine.losses.loss import elementwise_loss
 from ravine.losses.rows import RowLoss
@@ -43,10 +44,8 @@ class CrammerSinger:
     def settle(self, scores: Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
         return {}
 
-    def check_target(
-        self, scores: Tensor, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]
-    ) -> None:
-        classes = scores.shape[1]
+    def check_target(self, batch: RowBatch) -> None:
+        target, classes = batch.target, batch.scores.shape[1]
         wrong = (target < 0) | (target >= classes)
         if bool(wrong.any()):
             place = int(wrong.to(torch.uint8).argmax())
@@ -58,14 +57,11 @@ class CrammerSinger:
                 do="count classes from 0; for labels -1 and +1 give a float target",
             )
 
-    def amount(self, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]) -> Tensor:
-        if factor is None:
-            return torch.tensor(float(len(target)), dtype=torch.float64, device=target.device)
-        return factor.sum(dtype=torch.float64)
+    def amount(self, batch: RowBatch) -> Tensor:
+        return weights_total(batch)
 
-    def reference(
-        self, scores: Tensor, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]
-    ) -> Tensor:
+    def reference(self, batch: RowBatch) -> Tensor:
+        scores, target, factor, _ = batch
         x = scores if scores.dtype is torch.float64 else scores.float()
         if factor is not None:
             x = torch.where((factor == 0)[:, None], 0.0, x)
@@ -78,16 +74,8 @@ class CrammerSinger:
         loss = torch.where(margin <= 0, 0.0, margin)
         return loss if factor is None else torch.where(factor == 0, 0.0, factor * loss)
 
-    def kernel(
-        self,
-        scores: Tensor,
-        target: Tensor,
-        factor: Tensor | None,
-        options: Mapping[str, Any],
-        scale: float,
-        gradient: Tensor | None,
-    ) -> Tensor:
-        return rows_hinge(scores, target, factor, scale, gradient)
+    def kernel(self, batch: RowBatch, scale: float, gradient: Tensor | None) -> Tensor:
+        return rows_hinge(batch.scores, batch.target, batch.factor, scale, gradient)
 
 
 _multi_class = RowLoss("Hinge", "hinge", "", {}, CrammerSinger())

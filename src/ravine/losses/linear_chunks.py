@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ravine.losses.fused_rows import Rows, compute
+from ravine.losses.fused_rows import RowBatch, Rows, compute
 from ravine.losses.kernels.cross_entropy_cpu import number_type
 from ravine.losses.linear_strips import Strips, buffered, lent
 
@@ -180,7 +180,9 @@ def _slopes(
         factor = None if batch.factor is None else batch.factor[here]
         if cap is not None:
             x.div_(cap).tanh_().mul_(cap)
-        losses, slopes = compute(x, terms.rows, target, factor, terms.options, scale, wanted)
+        losses, slopes = compute(
+            terms.rows, RowBatch(x, target, factor, terms.options), scale, wanted
+        )
         if by_lse:
             lse = x.logsumexp(1)
             if found.lse is not None:

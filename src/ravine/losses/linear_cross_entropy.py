@@ -20,7 +20,7 @@ from ravine.losses.arguments import (
 )
 from ravine.losses.bounds import Bound, check_bounds
 from ravine.losses.cross_entropy import CrossEntropyRows
-from ravine.losses.fused_rows import without_strangers
+from ravine.losses.fused_rows import RowBatch, without_strangers
 from ravine.losses.kernels.cross_entropy_cpu import number_type
 from ravine.losses.linear_arguments import check_head, check_head_target
 from ravine.losses.linear_autograd import Call, ChunkedRows, evaluate
@@ -120,20 +120,23 @@ def linear_cross_entropy(
     target = target.reshape(-1, classes) if soft else target.reshape(-1).to(torch.int64)
     options = ROWS.settle(weight.t(), values)
     terms = Terms(ROWS, options, terms.soft_cap, terms.z_loss)
+    # Of the scores only the number of classes is looked at: the weight stands in for them.
+    counted = RowBatch(weight.t(), target, factor, options)
     if checked and readable(rows, target):
-        ROWS.check_target(weight.t(), target.detach(), factor, options)
+        ROWS.check_target(counted._replace(target=target.detach()))
     elif not soft:
-        target, factor = without_strangers(target, factor, weight.t(), options)
+        counted = without_strangers(counted)
+        target, factor = counted.target, counted.factor
     if plain_only(rows, weight, bias, target, factor) or needs_gradient(
         target, factor, normalizer, options["class_weight"]
     ):
         lse: Tensor | None
         losses, lse = reference(rows, weight, bias, target, factor, terms)
-        found = reduced(losses, reduction, normalizer, lambda: ROWS.amount(target, factor, options))
+        found = reduced(losses, reduction, normalizer, lambda: ROWS.amount(counted))
     else:
         scale = 1.0
         if reduction == "mean":
-            amount = ROWS.amount(target, factor, options) if normalizer is None else normalizer
+            amount = ROWS.amount(counted) if normalizer is None else normalizer
             scale = 1.0 / float(amount) if float(amount) != 0 else 0.0
         enabled = torch.is_grad_enabled()
         wanted = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ravine.losses.fused_rows import plain_losses
+from ravine.losses.fused_rows import RowBatch, plain_losses
 from ravine.losses.kernels.cross_entropy_cpu import number_type
 from ravine.losses.linear_chunks import Terms
 
@@ -36,7 +36,7 @@ def reference(
         logits = terms.soft_cap * torch.tanh(logits / terms.soft_cap)
     if target.ndim == 2:
         target = target.to(number)
-    losses = plain_losses(terms.rows, logits, target, factor, terms.options)
+    losses = plain_losses(terms.rows, RowBatch(logits, target, factor, terms.options))
     lse = logits.logsumexp(1)
     if terms.z_loss:
         square = terms.z_loss * lse * lse

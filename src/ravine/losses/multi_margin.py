@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ravine.losses.bounds import INTEGER, Bound
 from ravine.losses.class_arguments import check_classes, class_numbers
-from ravine.losses.fused_rows import PlainRows
+from ravine.losses.fused_rows import PlainRows, RowBatch, weights_total
 from ravine.losses.rows import RowLoss
 
 DOC = """Multi-class hinge after Weston and Watkins: the mean over the rivals that come too close.
@@ -74,19 +74,14 @@ class WestonWatkins(PlainRows):
         of_class = class_numbers("multi_margin", "class_weight", values["class_weight"], scores)
         return {"p": values["p"], "margin": values["margin"], "times": of_class}
 
-    def check_target(
-        self, scores: Tensor, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]
-    ) -> None:
-        check_classes("multi_margin", target, scores.shape[1], None)
+    def check_target(self, batch: RowBatch) -> None:
+        check_classes("multi_margin", batch.target, batch.scores.shape[1], None)
 
-    def amount(self, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]) -> Tensor:
-        if factor is None:
-            return torch.tensor(float(len(target)), dtype=torch.float64, device=target.device)
-        return factor.sum(dtype=torch.float64)
+    def amount(self, batch: RowBatch) -> Tensor:
+        return weights_total(batch)
 
-    def reference(
-        self, scores: Tensor, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]
-    ) -> Tensor:
+    def reference(self, batch: RowBatch) -> Tensor:
+        scores, target, factor, options = batch
         x = scores if scores.dtype is torch.float64 else scores.float()
         if factor is not None:
             x = torch.where((factor == 0)[:, None], 0.0, x)

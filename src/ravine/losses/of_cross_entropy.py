@@ -16,6 +16,7 @@ from torch import Tensor
 from ravine.losses.bounds import INTEGER, Bound
 from ravine.losses.class_arguments import check_classes, class_numbers
 from ravine.losses.cross_entropy import CrossEntropyRows
+from ravine.losses.fused_rows import RowBatch
 
 Curve = Callable[[Tensor, Mapping[str, Any]], Tensor]
 
@@ -45,49 +46,36 @@ class OfCrossEntropy(CrossEntropyRows):
         factors = class_numbers(self.name, self.by_class, values[self.by_class], scores)
         return {"class_weight": None, **values, self.by_class: factors}
 
-    def check_target(
-        self, scores: Tensor, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]
-    ) -> None:
-        check_classes(self.name, target, scores.shape[1], options["ignore_index"])
+    def check_target(self, batch: RowBatch) -> None:
+        classes = batch.scores.shape[1]
+        check_classes(self.name, batch.target, classes, batch.options["ignore_index"])
 
-    def reference(
-        self, scores: Tensor, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]
-    ) -> Tensor:
-        chosen = None if factor is None else (factor != 0).to(factor.dtype)
-        entropy = super().reference(scores, target, chosen, _plain(options))
-        losses = self.curve(entropy, options)
-        times = self._times(target, factor, options)
+    def reference(self, batch: RowBatch) -> Tensor:
+        _, target, factor, options = batch
+        losses = self.curve(super().reference(_plain(batch)), options)
+        times = self._times(batch)
         if times is not None:
             losses = times * losses
         kept = target != options["ignore_index"]
         return torch.where(kept if factor is None else kept & (factor != 0), losses, 0.0)
 
-    def kernel(
-        self,
-        scores: Tensor,
-        target: Tensor,
-        factor: Tensor | None,
-        options: Mapping[str, Any],
-        scale: float,
-        gradient: Tensor | None,
-    ) -> Tensor:
-        chosen = None if factor is None else (factor != 0).to(factor.dtype)
-        entropy = super().kernel(scores, target, chosen, _plain(options), 1.0, None)
+    def kernel(self, batch: RowBatch, scale: float, gradient: Tensor | None) -> Tensor:
+        plain = _plain(batch)
+        entropy = super().kernel(plain, 1.0, None)
         with torch.enable_grad():
-            losses = self.curve(entropy.requires_grad_(), options)
+            losses = self.curve(entropy.requires_grad_(), batch.options)
             (slope,) = torch.autograd.grad(losses.sum(), entropy)
         losses, slope = losses.detach(), slope.contiguous()  # a sum's slope is one number in memory
-        times = self._times(target, factor, options)
+        times = self._times(batch)
         if times is not None:
             losses, slope = times * losses, times * slope
         if gradient is not None:
-            super().kernel(scores, target, slope, _plain(options), scale, gradient)
+            super().kernel(plain._replace(factor=slope), scale, gradient)
         return losses
 
-    def _times(
-        self, target: Tensor, factor: Tensor | None, options: Mapping[str, Any]
-    ) -> Tensor | None:
+    def _times(self, batch: RowBatch) -> Tensor | None:
         """Return what each row's loss is multiplied by, or None for 1."""
+        _, target, factor, options = batch
         of_class = options[self.by_class]
         if of_class is None:
             return factor
@@ -95,9 +83,10 @@ class OfCrossEntropy(CrossEntropyRows):
         return times if factor is None else times * factor
 
 
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "class_weight": None,
-        "label_smoothing": 0.0,
-        "ignore_index": options["ignore_index"],
-    }
+def _plain(batch: RowBatch) -> RowBatch:
+    """Return the batch for the cross-entropy of each row that counts, without any factor."""
+    scores, target, factor, options = batch
+    chosen = None if factor is None else (factor != 0).to(factor.dtype)
+    ignored = options["ignore_index"]
+    plain = {"class_weight": None, "label_smoothing": 0.0, "ignore_index": ignored}
+    return RowBatch(scores, target, chosen, plain)

@@ -30,6 +30,7 @@ from ravine.losses.bounds import settled
 from ravine.losses.fused_rows import (
     FusedRows,
     Request,
+    RowBatch,
     Rows,
     first_pass,
     plain_losses,
@@ -74,13 +75,13 @@ class RowLoss:
         checked = is_checked(name, check)
         check_input(name, input)
         check_is_tensor(name, target)
-        dim = values.pop("dim", -1)
-        if input.ndim == 0 or not -input.ndim <= dim < input.ndim:
+        dim, ndim = values.pop("dim", -1), input.ndim
+        if ndim == 0 or not -ndim <= dim < ndim:
             raise ShapeError(
                 f"{name}: there is no dimension {dim} for the classes",
                 got=f"input {tuple(input.shape)}",
             )
-        last = dim in (-1, input.ndim - 1)
+        last = dim in (-1, ndim - 1)
         scores = input if last else input.movedim(dim, -1)
         shape, classes = scores.shape[:-1], scores.shape[-1]
         soft = target.is_floating_point()
@@ -97,7 +98,7 @@ class RowLoss:
         if classes == 0:
             raise ShapeError(f"{name}: there are no classes", got=f"input {tuple(input.shape)}")
         wide = torch.float64 if input.dtype is torch.float64 else torch.float32
-        if scores.ndim != 2:
+        if ndim != 2:
             scores = scores.reshape(-1, classes)
             target = target.reshape(-1, classes) if soft else target.reshape(-1)
         kind = wide if soft else torch.int64
@@ -107,40 +108,37 @@ class RowLoss:
         if weight is not None:
             factor = check_weight(name, weight, shape, input, checked).reshape(-1).to(wide)
         options = self.rows.settle(scores, values)
+        batch = RowBatch(scores, target, factor, options)
         if plain_only(input, target, weight) or needs_gradient(
             target, weight, normalizer, *options.values()
         ):
-            losses = self._plain(scores, target, factor, options, reduction, normalizer, checked)
+            losses = self._plain(batch, reduction, normalizer, checked)
             return losses.reshape(shape) if reduction == "none" else losses
         summed = reduction != "none"
         divisor = 1.0
         if reduction == "mean":
             divisor = 0.0 if normalizer is None else float(normalizer)
-        request: Request = self.rows, target, factor, options, summed, divisor, checked
+        request = Request(self.rows, batch, summed, divisor, checked)
         if scores.requires_grad and torch.is_grad_enabled():
             found: Tensor = _apply(scores, request)
         else:
-            found = first_pass(scores, request, False)[0]
+            found = first_pass(request, False)[0]
         return found if summed else found.reshape(shape)
 
     def _plain(
         self,
-        scores: Tensor,
-        target: Tensor,
-        factor: Tensor | None,
-        options: Mapping[str, Any],
+        batch: RowBatch,
         reduction: str,
         normalizer: float | Tensor | None,
         checked: bool,
     ) -> Tensor:
+        scores, target = batch.scores.detach(), batch.target.detach()
         if checked and readable(scores, target):
-            self.rows.check_target(scores.detach(), target.detach(), factor, options)
+            self.rows.check_target(batch._replace(scores=scores, target=target))
         elif target.ndim == 1:
-            target, factor = without_strangers(target, factor, scores, options)
-        losses = plain_losses(self.rows, scores, target, factor, options)
-        return reduced(
-            losses, reduction, normalizer, lambda: self.rows.amount(target, factor, options)
-        )
+            batch = without_strangers(batch)
+        losses = plain_losses(self.rows, batch)
+        return reduced(losses, reduction, normalizer, lambda: self.rows.amount(batch))
 
     def __repr__(self) -> str:
         return f"<loss {self.__name__}>"

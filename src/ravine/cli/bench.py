@@ -19,6 +19,21 @@ __all__ = ["build_bench"]
 
 Bench = Callable[..., dict[str, Any]]
 
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", "-m", metavar="NAME", help="9k, 2M or 42M; may be repeated."),
+]
+Rules = Annotated[
+    list[str] | None,
+    typer.Option("--rule", "-r", metavar="NAME", help="Such as AdamW; may be repeated."),
+]
+Losses = Annotated[
+    list[str] | None,
+    typer.Option("--loss", "-l", metavar="NAME", help="Such as mse; may be repeated."),
+]
+Sizes = Annotated[
+    list[str] | None, typer.Option("--size", "-s", metavar="NAME", help="Such as 8.4M or 8192x10.")
+]
 Seconds = Annotated[
     float, typer.Option("--seconds", metavar="S", min=0.01, help="Time for each row.")
 ]
@@ -62,14 +77,8 @@ def build_bench(
     @app.command("steps", cls=command)
     def steps_command(
         *,
-        model: Annotated[
-            list[str] | None,
-            typer.Option("--model", "-m", metavar="NAME", help="9k, 2M or 42M; may be repeated."),
-        ] = None,
-        rule: Annotated[
-            list[str] | None,
-            typer.Option("--rule", "-r", metavar="NAME", help="Such as AdamW; may be repeated."),
-        ] = None,
+        model: Models = None,
+        rule: Rules = None,
         seconds: Seconds = 6.0,
         device: Device = "cpu",
         save: Save = None,
@@ -80,23 +89,16 @@ def build_bench(
         All ways take turns in one process; medians. Ratio: the best peer's time divided by ours.
         Limit: the time that the bytes of the step need at the measured stream speed, divided by ours.
         """
-        with reported():
-            _run(
-                steps or _own("bench_steps"), _STEPS, save, as_json,
-                models=model or (), rules=rule or (), seconds=seconds, device=device,
-            )  # fmt: skip
+        _run(
+            steps, "bench_steps", _STEPS, save, as_json,
+            models=model or (), rules=rule or (), seconds=seconds, device=device,
+        )  # fmt: skip
 
     @app.command("losses", cls=command)
     def losses_command(
         *,
-        loss: Annotated[
-            list[str] | None,
-            typer.Option("--loss", "-l", metavar="NAME", help="Such as mse; may be repeated."),
-        ] = None,
-        size: Annotated[
-            list[str] | None,
-            typer.Option("--size", "-s", metavar="NAME", help="Such as 8.4M or 8192x10."),
-        ] = None,
+        loss: Losses = None,
+        size: Sizes = None,
         seconds: Seconds = 6.0,
         device: Device = "cpu",
         save: Save = None,
@@ -108,21 +110,20 @@ def build_bench(
         Limit: the time that the bytes of input, target and gradient need at the measured stream
         speed, divided by ours. Checks: the part of our time that check="off" saves.
         """
-        with reported():
-            _run(
-                losses or _own("bench_losses"), _LOSSES, save, as_json,
-                losses=loss or (), sizes=size or (), seconds=seconds, device=device,
-            )  # fmt: skip
+        _run(
+            losses, "bench_losses", _LOSSES, save, as_json,
+            losses=loss or (), sizes=size or (), seconds=seconds, device=device,
+        )  # fmt: skip
 
     return app
 
 
-def _own(name: str) -> Bench:
-    bench: Bench = getattr(importlib.import_module("ravine.bench"), name)
-    return bench
-
-
-def _run(bench: Bench, table: Table, save: Path | None, as_json: bool, **options: Any) -> None:
+@reported()
+def _run(
+    given: Bench | None, own: str, table: Table, save: Path | None, as_json: bool, **options: Any
+) -> None:
+    """Run what was given, or else Ravine's own benchmark of that name, and show its rows."""
+    bench: Bench = given or getattr(importlib.import_module("ravine.bench"), own)
     if save is not None:
         _check_writable(save)
     stream = sys.stderr if as_json else sys.stdout

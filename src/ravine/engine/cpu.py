@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ravine.engine import kernel_cache
+from ravine.engine import kernel_cache, launch
 from ravine.engine.cpu_pool import Kernel
 from ravine.engine.cpu_source import STORED_TYPES, kernel_source
 from ravine.engine.lean import Stored
@@ -72,18 +72,8 @@ def compiled(
     return _compiled(kernel_source(program, types, totals))
 
 
-class Launch:
-    """A kernel with the tables that it reads, made once and run many times.
-
-    Args:
-        kernel: what to run.
-        sizes: elements of each tensor.
-        arrays: how many variables live in memory.
-        slots: how many scalars a row has.
-        rows: how many rows of scalars there are at most.
-        totals: how many totals the kernel writes for each chunk.
-        device: where the tensors are; always the CPU here.
-    """
+class Launch(launch.Launch):
+    """A compiled CPU kernel and its tables; totals are added in the order of the chunks."""
 
     def __init__(
         self,
@@ -96,10 +86,8 @@ class Launch:
         totals: int = 0,
         device: torch.device | None = None,
     ) -> None:
-        self.sizes = list(sizes)
+        super().__init__(sizes, slots, totals)
         self._tensors = len(self.sizes)
-        self._slots = slots
-        self._totals = totals
         self._addresses: Any = (ctypes.c_int64 * max(1, arrays * self._tensors))()
         self._rows: Any = (ctypes.c_int64 * max(1, self._tensors))()
         self._scalars: Any = (ctypes.c_double * max(1, rows * slots))()
@@ -112,9 +100,7 @@ class Launch:
         self._kernel = kernel
         self.select(range(self._tensors))
 
-    def select(self, tensors: Sequence[int]) -> None:
-        """Work on these tensors only, until the next selection."""
-        self.elements = sum(self.sizes[tensor] for tensor in tensors)
+    def _divide(self, tensors: Sequence[int]) -> None:
         # By the amount of work alone, so that totals are the same on any number of threads; a whole
         # number of the blocks that share a scale (`ravine.engine.lean.BLOCK`).
         chunk = min(max(SMALLEST_CHUNK, self.elements // 64 // 1024 * 1024), LARGEST_CHUNK)
@@ -131,38 +117,31 @@ class Launch:
         parallel = self.elements >= PARALLEL_FROM and len(table) > 1
         self._run = self._kernel.parallel if parallel else self._kernel.serial
 
-    def set_addresses(self, variable: int, addresses: list[int]) -> None:
-        """Set where a variable of each tensor begins."""
+    def set_addresses(self, variable: int, addresses: Sequence[int]) -> None:
         start = variable * self._tensors
         self._addresses[start : start + self._tensors] = addresses
 
-    def set_rows(self, rows: list[int]) -> None:
-        """Set which row of scalars each tensor uses (0 at the start)."""
+    def set_rows(self, rows: Sequence[int]) -> None:
         self._rows[:] = rows
 
     def set_scalars(self, row: int, values: Sequence[float]) -> None:
-        """Set a row of scalars."""
         start = row * self._slots
         self._scalars[start : start + self._slots] = values
 
     def grow_scalars(self, rows: int) -> None:
-        """Make room for at least this many rows of scalars."""
         if rows * self._slots > len(self._scalars):
             self._scalars = (ctypes.c_double * (rows * self._slots))()
             self._head[5] = ctypes.addressof(self._scalars)
 
     def run(self) -> None:
-        """Run the kernel once over the selected tensors."""
         self._head[0] = 0
         self._run(self._head_address)
 
     def totals(self) -> list[float]:
-        """Return each total of the last run, added up in the order of the chunks."""
         count = self._head[1]
         return [sum(self._sums[k * count : (k + 1) * count]) for k in range(self._totals)]
 
     def tensor_totals(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Return each total of the last run for each tensor, 0 where one was not selected."""
         count = self._head[1]
         sums = np.array(self._sums[: self._totals * count]).reshape(self._totals, count)
         owners = np.array(self._chunks[: 3 * count : 3], dtype=np.int64)

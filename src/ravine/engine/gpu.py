@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ravine.engine import kernel_cache
+from ravine.engine import kernel_cache, launch
 from ravine.engine.gpu_source import RECORD_TAIL, STORED_TYPES, kernel_source
 from ravine.engine.program import Specialised
 
@@ -96,17 +96,10 @@ def compiled(
     return _compiled(kernel_source(program, types, totals))
 
 
-class Launch:
-    """A kernel with the tables that it reads, made once and run many times.
+class Launch(launch.Launch):
+    """A Triton kernel and its tables on a device: the current CUDA device if none is given.
 
-    Args:
-        kernel: what to run.
-        sizes: elements of each tensor.
-        arrays: how many variables live in memory.
-        slots: how many scalars a row has.
-        rows: how many rows of scalars there are at most.
-        totals: how many totals the kernel writes for each block.
-        device: where the tensors are; the current CUDA device if not given.
+    A run goes to the current stream of that device; totals wait for it.
     """
 
     def __init__(
@@ -120,11 +113,9 @@ class Launch:
         totals: int = 0,
         device: torch.device | None = None,
     ) -> None:
-        self.sizes = list(sizes)
+        super().__init__(sizes, slots, totals)
         self._kernel = kernel
         self._arrays = arrays
-        self._slots = slots
-        self._totals = totals
         self._misaligned = [0] * arrays
         if interpreted():
             device = torch.device("cpu")
@@ -135,10 +126,8 @@ class Launch:
         self._tables.records[:, arrays + 2] = self.sizes
         self.select(range(len(self.sizes)))
 
-    def select(self, tensors: Sequence[int]) -> None:
-        """Work on these tensors only, until the next selection."""
+    def _divide(self, tensors: Sequence[int]) -> None:
         chosen = list(tensors)
-        self.elements = sum(self.sizes[tensor] for tensor in chosen)
         blocks = np.array([-(-self.sizes[tensor] // BLOCK) for tensor in chosen], dtype=np.int64)
         self._chosen = np.array(chosen, dtype=np.int32)
         self._counts = blocks
@@ -149,28 +138,23 @@ class Launch:
         self._sums: torch.Tensor | None = None
 
     def set_addresses(self, variable: int, addresses: Sequence[int]) -> None:
-        """Set where a variable of each tensor begins."""
         self._tables.records[:, variable] = addresses
         self._misaligned[variable] = reduce(or_, addresses, 0) & 15
         self._tables.changed = True
 
     def set_rows(self, rows: Sequence[int]) -> None:
-        """Set which row of scalars each tensor uses (0 at the start)."""
         self._tables.records[:, self._arrays] = rows
         self._tables.changed = True
 
     def set_scalars(self, row: int, values: Sequence[float]) -> None:
-        """Set a row of scalars."""
         start = row * self._slots
         self._tables.scalars[start : start + self._slots] = values
         self._tables.changed = True
 
     def grow_scalars(self, rows: int) -> None:
-        """Make room for at least this many rows of scalars."""
         self._tables.grow(rows * self._slots)
 
     def run(self) -> None:
-        """Run the kernel once over the selected tensors, on the current stream of their device."""
         if self._blocks == 0:
             return
         with self._on_device():
@@ -190,7 +174,6 @@ class Launch:
             )
 
     def totals(self) -> list[float]:
-        """Return each total of the last run, added up over the blocks; waits for the device."""
         if self._sums is None:
             return [0.0] * self._totals
         with self._on_device():
@@ -198,7 +181,6 @@ class Launch:
             return self._sums.sum(0).tolist()
 
     def tensor_totals(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Return each total of the last run for each tensor, 0 where one was not selected."""
         found = np.zeros((self._totals, len(self.sizes)))
         if self._sums is None:
             return found

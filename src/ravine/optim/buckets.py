@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ravine.engine.launch import Launch
 from ravine.engine.lean import Stored
 from ravine.engine.norm import SQUARES, count_nonfinite
 from ravine.engine.program import Program, Specialised
@@ -157,7 +158,7 @@ class CompiledBucket:
         self._rows: Rows | None = None  # what the sweeps have left
         self._shared: Sequence[float] = ()
         self._advances = bool(specialised.numbers)
-        self._norm: Any = None
+        self._norm: Launch | None = None
 
     def gather(self) -> None:
         weights = self._weights
@@ -226,7 +227,7 @@ class CompiledBucket:
             self._norm.select(self._active)
         self._norm.set_addresses(0, self._addresses)
         self._norm.run()
-        return float(self._norm.totals()[0])
+        return self._norm.totals()[0]
 
     def count_nonfinite(self) -> int:
         return count_nonfinite(self._gradients)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ravine.engine.launch import Launch
 from ravine.engine.lean import Stored, layout
 from ravine.engine.program import Specialised
 from ravine.optim.totals import Sums
@@ -40,7 +41,7 @@ class Pass:
         summed = {total.variable for total in specialised.totals}
         arrays = tuple(name for name in specialised.variables if name not in summed)
         columns = layout(arrays, types)
-        self.launch = executor.Launch(
+        self.launch: Launch = executor.Launch(
             executor.compiled(specialised, {name: types[name] for name in arrays}),
             [w.numel() for w in weights],
             arrays=len(columns),
@@ -81,5 +82,4 @@ class Pass:
 
     def totals(self) -> Sums:
         """Return what the last run of a sweep added up, a row for each total."""
-        found: Sums = self.launch.tensor_totals()
-        return found
+        return self.launch.tensor_totals()

@@ -1,0 +1,70 @@
+"""What the compiled executors have in common: a kernel, and the tables that it reads."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+class Launch(ABC):
+    """A kernel with the tables that it reads, made once and run many times.
+
+    Those of `ravine.engine.cpu` and `ravine.engine.gpu` are made by ``(kernel, sizes, *, arrays, slots,
+    rows=1, totals=0, device=None)``; what the tables look like is said there.
+
+    Args:
+        kernel: what to run.
+        sizes: elements of each tensor.
+        arrays: how many variables live in memory.
+        slots: how many scalars a row has.
+        rows: how many rows of scalars there are at most.
+        totals: how many totals the kernel writes for each part of a tensor that it takes at once.
+        device: where the tensors are; the executor's own if not given.
+    """
+
+    def __init__(self, sizes: Sequence[int], slots: int, totals: int) -> None:
+        self.sizes = list(sizes)
+        self.elements = 0
+        """Of the selected tensors, all together."""
+        self._slots = slots
+        self._totals = totals
+
+    def select(self, tensors: Sequence[int]) -> None:
+        """Work on these tensors only, until the next selection."""
+        self.elements = sum(self.sizes[tensor] for tensor in tensors)
+        self._divide(tensors)
+
+    @abstractmethod
+    def _divide(self, tensors: Sequence[int]) -> None:
+        """Fill the table of what is worked on at once."""
+
+    @abstractmethod
+    def set_addresses(self, variable: int, addresses: Sequence[int]) -> None:
+        """Set where a variable of each tensor begins."""
+
+    @abstractmethod
+    def set_rows(self, rows: Sequence[int]) -> None:
+        """Set which row of scalars each tensor uses (0 at the start)."""
+
+    @abstractmethod
+    def set_scalars(self, row: int, values: Sequence[float]) -> None:
+        """Set a row of scalars."""
+
+    @abstractmethod
+    def grow_scalars(self, rows: int) -> None:
+        """Make room for at least this many rows of scalars; those there are lost."""
+
+    @abstractmethod
+    def run(self) -> None:
+        """Run the kernel once over the selected tensors."""
+
+    @abstractmethod
+    def totals(self) -> list[float]:
+        """Return each total of the last run, added up in a fixed order."""
+
+    @abstractmethod
+    def tensor_totals(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return each total of the last run for each tensor, 0 where one was not selected."""

@@ -9,6 +9,7 @@ import torch
 from loss_table import ROWS, Row
 
 from ravine import losses
+from ravine.losses.loss import elementwise_loss
 from ravine.losses.samples import SampleLoss
 
 EACH = pytest.mark.parametrize("row", ROWS, ids=str)
@@ -199,3 +200,17 @@ def test_modules_equal_their_functions(row):
     assert str(module).startswith(row.loss + "(")
     options = [*function.hyperparameters, "reduction", "check"]
     assert list(inspect.signature(type(module)).parameters) == options
+
+
+def test_a_hyperparameter_may_be_called_scale():
+    # What the reduction multiplies the slopes by goes through the same kernel.
+    @elementwise_loss("Scaled")
+    def scaled(x, y, *, scale=3.0):
+        return scale * (x - y) ** 2, 2 * scale * (x - y)
+
+    x, y = leaf(torch.randn(7, dtype=WIDE)), torch.randn(7, dtype=WIDE)
+    expected = 5 * ((x - y) ** 2).mean()
+    for found in (scaled(x, y, scale=5.0), scaled(x, y, scale=5.0, reduction="sum") / 7):
+        torch.testing.assert_close(found, expected)
+        slopes = torch.autograd.grad(found, x)
+        torch.testing.assert_close(slopes, torch.autograd.grad(expected, x, retain_graph=True))

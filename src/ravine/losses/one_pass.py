@@ -32,9 +32,12 @@ def weigh_outside(outside, weight):
     return where(weight == 0, 0.0, outside)
 
 
-def scale_slope(slope, *, scale):
-    """Multiply the slope by what the reduction multiplies the sum by."""
-    return slope * scale
+def scale_slope(slope, *, _scale):
+    """Multiply the slope by what the reduction multiplies the sum by.
+
+    All stages share the names of hyperparameters, and a loss may have a scale of its own.
+    """
+    return slope * _scale
 
 
 class Elementwise(Protocol):
@@ -159,7 +162,7 @@ def _one_pass(
     types = {name: tensor.dtype for name, tensor in tensors.items()}
     for name, one in zip(_slopes(loss), inputs, strict=True):
         types[name] = one.dtype if one.dtype in STORED_TYPES else wide
-    numbers = {**values, "scale": scale}
+    numbers = {**values, "_scale": scale}
     plan = _plan(
         program.specialise(numbers), types, wide, loss.wide, reduction == "none", input.numel()
     )

@@ -33,6 +33,7 @@ _EXAMPLES = {
         'ravine train my_task.py --regularize "dropout(0.1)" --run-dir runs/try',
     ),
     "diagnose": ("ravine diagnose my_task.py", "ravine diagnose digits --budget 20"),
+    "explain": ("ravine explain LR-HIGH", "ravine explain"),
     "list": ("ravine list", "ravine list schedules"),
     "steps": (
         "ravine bench steps --model 2M --rule AdamW --rule RMSprop",

@@ -36,6 +36,14 @@ def add_diagnose(app: typer.Typer, *, command: type[Any]) -> None:
         as_json: Annotated[
             bool, typer.Option("--json", help="Print the diagnosis as JSON, and nothing else.")
         ] = False,
+        select: Annotated[
+            list[str] | None,
+            typer.Option("--select", metavar="CODE", help="Only these findings. May be repeated."),
+        ] = None,
+        ignore: Annotated[
+            list[str] | None,
+            typer.Option("--ignore", metavar="CODE", help="Not these findings. May be repeated."),
+        ] = None,
     ) -> None:
         """Say why a training run fails, and prove the remedy by replay.
 
@@ -44,13 +52,54 @@ def add_diagnose(app: typer.Typer, *, command: type[Any]) -> None:
         with reported():
             from ravine.diagnose import diagnose
 
+            only, without = _codes(select), _codes(ignore)
             plain = diagnose(task, seed=seed, budget=budget).to_json()
+            plain["findings"] = [
+                finding
+                for finding in plain["findings"]
+                if finding["code"] not in without and (not only or finding["code"] in only)
+            ]
             if as_json:
                 typer.echo(to_strict_json(plain, indent=2))
             else:
                 print_diagnosis(plain)
             if any(finding["severity"] != "info" for finding in plain["findings"]):
                 raise typer.Exit(FOUND)
+
+    @app.command("explain", cls=command)
+    def explain_command(
+        code: Annotated[
+            str | None,
+            typer.Argument(metavar="CODE", help="A code or a name.", show_default=False),
+        ] = None,
+    ) -> None:
+        """Explain a finding: what it means, how it is measured, remedies, when it is a false alarm."""
+        with reported():
+            from rich.console import Console
+            from rich.markdown import Markdown
+
+            from ravine.diagnose import CODES, explain
+
+            if code is None:
+                for name, known in CODES.items():
+                    typer.echo(f"{known:16} {name}")
+            elif sys.stdout.isatty():
+                Console().print(Markdown(explain(code)))
+            else:
+                typer.echo(explain(code), nl=False)
+
+
+def _codes(given: list[str] | None) -> set[str]:
+    """Return the codes of codes and names, separated by commas or repeated."""
+    from ravine.diagnose import CODES
+    from ravine.errors import unknown_name
+
+    words = [word.strip() for text in given or [] for word in text.split(",") if word.strip()]
+    codes = {CODES.get(word, word.upper()) for word in words}
+    for word in words:
+        if CODES.get(word, word.upper()) not in CODES.values():
+            raise unknown_name("finding", word, [*CODES.values(), *CODES])
+    return codes
 
 
 def print_diagnosis(plain: Mapping[str, Any]) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 from ravine.diagnose.diagnose import diagnose
 from ravine.diagnose.diagnosis import Diagnosis
+from ravine.diagnose.explain import explain
 from ravine.diagnose.finding import CODES, Finding, Trial
 
-__all__ = ["CODES", "Diagnosis", "Finding", "Trial", "diagnose"]
+__all__ = ["CODES", "Diagnosis", "Finding", "Trial", "diagnose", "explain"]
 
 
 class _Callable(ModuleType):

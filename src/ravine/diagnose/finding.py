@@ -10,7 +10,7 @@ from ravine.errors import unknown_name
 Severity = Literal["critical", "warning", "info"]
 Confidence = Literal["high", "medium", "low"]
 
-CODES = {
+CODES: dict[str, str] = {
     "non-finite": "NON-FINITE",
     "exploding-gradient": "GRAD-EXPLODE",
     "vanishing-gradient": "GRAD-VANISH",

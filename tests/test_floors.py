@@ -18,6 +18,7 @@ FLOORS = [
     {"rules", "losses", "schedules", "regularize", "data"},
     {"optim"},
     {"tasks"},
+    {"watch"},
     {"training"},
     {"diagnose", "compare", "landscape", "bench"},
     {"report"},

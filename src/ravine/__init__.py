@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ravine import diagnose, errors, losses, optim, regularize, schedules, tasks
+    from ravine import diagnose, errors, losses, optim, regularize, schedules, tasks, watch
     from ravine.optim import update_rule
     from ravine.tasks import Task
     from ravine.training import train
@@ -28,6 +28,7 @@ __all__ = [
     "tasks",
     "train",
     "update_rule",
+    "watch",
 ]
 
 # Loaded when first asked for, so that importing ravine costs next to nothing.

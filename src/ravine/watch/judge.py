@@ -1,0 +1,116 @@
+"""From measurements to findings, without a replay: only what the measurements prove, or nearly so.
+
+Everything that also happens in healthy runs is left to `ravine.diagnose`, whose replays can tell:
+a high learning rate, small gradients, large inputs, a rising validation loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ravine.watch.finding import Finding
+from ravine.watch.seen import Running, Seen
+
+AGAIN = 3
+"""How many watched steps in a row must show it, where one could be chance."""
+
+SURE = 10
+"""How many measurements a median needs."""
+
+EXPLODED = 1e3
+"""Times its running median: a gradient this long, in several watched steps, is no rare batch."""
+
+DEAD, SATURATED = 0.7, 0.9
+"""Shares of a layer."""
+
+ROWS = 512
+"""Rows that have to be seen before a unit is called dead."""
+
+
+@dataclass
+class Judge:
+    """Remembers what was seen and says what it means."""
+
+    _norms: Running = field(default_factory=Running)
+    _streaks: dict[str, int] = field(default_factory=dict)
+
+    def judge(self, seen: Seen, rows: int) -> Iterator[Finding]:
+        """Yield the findings that a watched step proves.
+
+        Args:
+            seen: what was measured.
+            rows: how many rows the layers have seen since the watch began.
+        """
+        at = (seen.step, seen.step)
+        if seen.bad:
+            yield Finding(
+                "non-finite",
+                "critical",
+                "high",
+                f"the gradient of {', '.join(seen.bad[:3])} is not finite at step {seen.step}",
+                where=seen.bad[0],
+                steps=at,
+            )
+            return
+        if self._lasting("exploding", self._exploded(seen)):
+            yield Finding(
+                "exploding-gradient",
+                "critical",
+                "medium",
+                f"the gradient's norm is {seen.gradient_norm:.3g}, {EXPLODED:g} times its median "
+                f"{self._norms.median:.3g} and more, in {AGAIN} watched steps",
+                steps=at,
+                evidence={"gradient norm": seen.gradient_norm, "median": self._norms.median},
+            )
+        else:
+            self._norms.add(seen.gradient_norm)
+        if self._lasting("nothing", not seen.moved and seen.gradient_norm > 0):
+            yield Finding(
+                "step-has-no-effect",
+                "critical",
+                "high",
+                f"optimizer.step() changed no weight in {AGAIN} watched steps, at gradients that "
+                "are not 0",
+                steps=at,
+            )
+        if self._lasting("uncleared", bool(seen.uncleared)):
+            yield Finding(
+                "missing-zero-grad",
+                "critical",
+                "high",
+                f"gradients of the step before were still there in {AGAIN} watched steps: call "
+                "optimizer.zero_grad() before backward",
+                steps=at,
+            )
+        for name, share in seen.dead.items():
+            if rows >= ROWS and share >= DEAD:
+                yield Finding(
+                    "dead-units",
+                    "warning",
+                    "high",
+                    f"{share:.0%} of the units of {name} were 0 for each of {rows} rows",
+                    where=name,
+                    steps=at,
+                    evidence={"share": share, "rows": rows},
+                )
+        for name, share in seen.saturated.items():
+            if self._lasting(f"saturated {name}", share >= SATURATED):
+                yield Finding(
+                    "saturated-units",
+                    "warning",
+                    "medium",
+                    f"{share:.0%} of the pre-activations of {name} are at 5 and beyond",
+                    where=name,
+                    steps=at,
+                    evidence={"share": share},
+                )
+
+    def _exploded(self, seen: Seen) -> bool:
+        if len(self._norms.values) < SURE or not self._norms.median > 0:
+            return False
+        return seen.gradient_norm > EXPLODED * self._norms.median
+
+    def _lasting(self, what: str, now: bool) -> bool:
+        self._streaks[what] = self._streaks.get(what, 0) + 1 if now else 0
+        return self._streaks[what] >= AGAIN

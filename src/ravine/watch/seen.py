@@ -1,0 +1,101 @@
+"""What is measured at a watched step, in plain numbers."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+LENGTH = 50
+"""How many measurements a running median is taken over."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One watched step.
+
+    Attributes:
+        step: its number, from 1.
+        gradient_norm: over all weights that the optimizers hold.
+        bad: names of weights whose gradient is not finite.
+        update_ratio: norm(update) / norm(weight) over all weights; NaN if nothing can be said.
+        moved: whether any weight changed.
+        uncleared: whether gradients of the step before were still there; None if unknown.
+        dead: by layer, the share of units that were zero for every row seen so far.
+        saturated: by layer, the share of pre-activations at the bounds in this batch.
+    """
+
+    step: int
+    gradient_norm: float
+    bad: tuple[str, ...]
+    update_ratio: float
+    moved: bool
+    uncleared: bool | None
+    dead: dict[str, float]
+    saturated: dict[str, float]
+
+
+@dataclass
+class Units:
+    """Which units of a layer were ever above zero.
+
+    Attributes:
+        alive: by unit, whether it was.
+        rows: how many rows were seen.
+    """
+
+    alive: Tensor | None = None
+    rows: int = 0
+
+    def add(self, output: Tensor) -> None:
+        """Look at an output (rows, units) or (rows, channels, ...)."""
+        active = output.detach() > 0
+        if active.ndim > 2:
+            # Images have their units second, sequences last; a unit is dead in either if all of it
+            # is, and the second dimension of a sequence is hardly ever dead as a whole.
+            active = active.flatten(2).any(2)
+        now = active.any(0)
+        same = self.alive is not None and self.alive.shape == now.shape
+        self.alive = self.alive | now if same and self.alive is not None else now
+        self.rows += len(output)
+
+    @property
+    def dead(self) -> float:
+        """The share of units that were never above zero."""
+        return 0.0 if self.alive is None else float((~self.alive).double().mean())
+
+
+def saturation(inputs: Tensor, edge: float = 5.0) -> float:
+    """Return the share of pre-activations of 5 and more in absolute value.
+
+    >>> saturation(torch.tensor([0.0, -6.0, 7.0, 1.0]))
+    0.5
+    """
+    return float((inputs.detach().abs() >= edge).double().mean())
+
+
+@dataclass
+class Running:
+    """The median of the last measurements."""
+
+    values: deque[float] = field(default_factory=lambda: deque(maxlen=LENGTH))
+
+    def add(self, value: float) -> None:
+        """Take a value in."""
+        self.values.append(value)
+
+    @property
+    def median(self) -> float:
+        """The median, NaN where there is nothing yet."""
+        ordered = sorted(self.values)
+        return ordered[len(ordered) // 2] if ordered else float("nan")
+
+
+def norm_of(tensors: list[Tensor]) -> float:
+    """Return the norm over all elements of dense tensors, in their own precision."""
+    if not tensors:
+        return 0.0
+    norms = torch._foreach_norm(tensors)
+    return float(torch.linalg.vector_norm(torch.stack([n.float() for n in norms])))

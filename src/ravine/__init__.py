@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from ravine import diagnose, errors, losses, optim, regularize, schedules, tasks, watch
     from ravine.optim import update_rule
     from ravine.tasks import Task
-    from ravine.training import train
+    from ravine.training.config import read_config
+    from ravine.training.train import train
 
 __version__ = "0.1.0"
 
@@ -23,6 +24,7 @@ __all__ = [
     "errors",
     "losses",
     "optim",
+    "read_config",
     "regularize",
     "schedules",
     "tasks",
@@ -32,7 +34,12 @@ __all__ = [
 ]
 
 # Loaded when first asked for, so that importing ravine costs next to nothing.
-_HOMES = {"update_rule": "ravine.optim", "Task": "ravine.tasks", "train": "ravine.training"}
+_HOMES = {
+    "update_rule": "ravine.optim",
+    "Task": "ravine.tasks",
+    "train": "ravine.training",
+    "read_config": "ravine.training.config",
+}
 
 
 def __getattr__(name: str) -> Any:

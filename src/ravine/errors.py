@@ -57,6 +57,10 @@ class EquationError(RavineError, TypeError):
     """An update rule or loss equation uses something that cannot be run over tensors."""
 
 
+class ConfigError(RavineError, ValueError):
+    """A configuration, in a file or set on the command line, cannot be used."""
+
+
 class TaskError(RavineError, ValueError):
     """A task, or the file that defines it, cannot be used."""
 

@@ -31,6 +31,7 @@ _EXAMPLES = {
         'ravine train diabetes --loss "huber(delta=2)" --batch-size all --seed 3',
         'ravine train digits --optimizer "adam(lr=warmup(100) >> cosine(900, peak=1e-3))"',
         'ravine train my_task.py --regularize "dropout(0.1)" --run-dir runs/try',
+        "ravine train --config run.toml --set optimizer.lr=3e-4 --dry-run",
     ),
     "diagnose": ("ravine diagnose my_task.py", "ravine diagnose digits --budget 20"),
     "explain": ("ravine explain LR-HIGH", "ravine explain"),

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ravine.cli.configuration import print_configuration
 from ravine.cli.exits import reported
 from ravine.cli.run import Train, run_training
 
@@ -68,7 +69,7 @@ def add_train(app: typer.Typer, *, command: type[Any], train: Train | None = Non
                 "--batch-size",
                 "-b",
                 metavar="N|all",
-                parser=_batch_size,
+                parser=batch_size,
                 help="Rows a step. Default: the task's, else 64.",
             ),
         ] = None,
@@ -119,6 +120,29 @@ def add_train(app: typer.Typer, *, command: type[Any], train: Train | None = Non
             bool,
             typer.Option("--tensorboard", help="Write event files to DIR/tensorboard as well."),
         ] = False,
+        config: Annotated[
+            Path | None,
+            typer.Option(
+                "--config",
+                "-c",
+                metavar="FILE",
+                help="Hyperparameters in TOML; the command line wins. See --dry-run.",
+                show_default=False,
+            ),
+        ] = None,
+        assignments: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--set",
+                metavar="KEY=VALUE",
+                help="Such as optimizer.lr=3e-4 or epochs=9. May be repeated.",
+                show_default=False,
+            ),
+        ] = None,
+        dry_run: Annotated[
+            bool,
+            typer.Option("--dry-run", help="Print the resolved configuration; train nothing."),
+        ] = False,
         as_json: Annotated[
             bool,
             typer.Option("--json", help="Print the record as JSON, and nothing else, on stdout."),
@@ -128,14 +152,22 @@ def add_train(app: typer.Typer, *, command: type[Any], train: Train | None = Non
 
         Exit codes: 0 good, 1 the run diverged, 2 wrong usage, 130 interrupted.
         """
-        if task is None and resume is None:
+        if task is None and resume is None and config is None:
             raise typer.BadParameter("Missing argument 'TASK', or --resume RUN_DIR.")
         chosen = given(ctx, locals())
         with reported():
+            if config is not None or assignments or dry_run:
+                from ravine.training.config import configure
+
+                configuration = configure(config, chosen, assignments or ())
+                if dry_run:
+                    print_configuration(configuration, as_json=as_json)
+                    return
+                chosen = configuration.arguments()
             run_training(chosen.pop("task", None), as_json=as_json, train=train, **chosen)
 
 
-_NOT_TRAINING = ("as_json",)
+_NOT_TRAINING = ("as_json", "config", "assignments", "dry_run")
 """Options of the command that are not arguments of ``ravine.train``."""
 
 
@@ -160,7 +192,8 @@ def _is_given(ctx: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _batch_size(text: str) -> int | str:
+def batch_size(text: str) -> int | str:
+    """Read ``--batch-size``."""
     if text == "all":
         return text
     if text.isdecimal() and int(text) > 0:
@@ -168,7 +201,5 @@ def _batch_size(text: str) -> int | str:
     raise typer.BadParameter(f"{text!r} is neither a whole number of at least 1 nor 'all'.")
 
 
-def _checkpoint_every(text: str) -> int | str | None:
-    if text == "never":
-        return None
+def _checkpoint_every(text: str) -> int | str:
     return int(text) if text.isdecimal() else text

@@ -57,7 +57,7 @@ def load_task(source: TaskSource, seed: int = 0) -> Task:
     seed = check_seed(seed)
     if isinstance(source, Task):
         return source
-    if isinstance(source, str) and not _is_path(source):
+    if isinstance(source, str) and not is_path(source):
         return _named(source)(seed)
     if isinstance(source, str | os.PathLike):
         path = Path(source)
@@ -74,7 +74,8 @@ def load_task(source: TaskSource, seed: int = 0) -> Task:
     return _call(source, seed, None)
 
 
-def _is_path(source: str) -> bool:
+def is_path(source: str) -> bool:
+    """Tell whether a text names a file; otherwise it is the name of a built-in task."""
     return source.endswith(".py") or "/" in source or os.sep in source
 
 

@@ -40,7 +40,7 @@ def interval(every: Every | Literal["auto"]) -> Interval:
     Raises:
         ArgumentError: it is none of the forms.
     """
-    if every is None:
+    if every is None or every == "never":  # a file has no None
         return Interval()
     if every == "auto":
         return Interval(seconds=FIRST, share=SHARE)
@@ -52,7 +52,7 @@ def interval(every: Every | Literal["auto"]) -> Interval:
     raise ArgumentError(
         "checkpoint_every cannot be used",
         got=repr(every),
-        expected='steps (100), a time ("30s", "5min", "1h"), "auto", or None for the end only',
+        expected='steps (100), a time ("30s", "5min", "1h"), "auto", or "never" but at the end',
     )
 
 

@@ -74,7 +74,7 @@ def train(
             ``epochs`` and the lr of the optimizer may be new. A built-in task or a file need not be
             given again.
         checkpoint_every: steps (100), a time ("30s", "5min", "1h"), "auto" (as often as costs less
-            than 2 % of the time, after 10 s first), or None. A checkpoint is also written at the end
+            than 2 % of the time, after 10 s first), "never" or None. A checkpoint is also written at the end
             and after Ctrl-C. The last two are kept.
         tensorboard: also write event files into the folder ``tensorboard`` of the run; a resumed run
             that has the folder goes on with it. For another folder see
@@ -132,7 +132,7 @@ def train(
             "there is nothing to train", expected="a task, or resume=RUN_DIR", got="neither"
         )
     seed = seed or 0
-    where = _device(saved["device"] if saved is not None and device == "auto" else device)
+    where = choose_device(saved["device"] if saved is not None and device == "auto" else device)
     choices = settle(task, optimizer, loss, batch_size, epochs, regularize, seed, where, saved)
     new_lr = False
     directory = None
@@ -154,7 +154,8 @@ def train(
         return run.execute()
 
 
-def _device(device: str | torch.device) -> torch.device:
+def choose_device(device: str | torch.device) -> torch.device:
+    """Return the device that is meant, or raise ArgumentError."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     expected = '"auto", "cpu", or a device that this PyTorch has'

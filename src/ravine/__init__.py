@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ravine.optim import update_rule
     from ravine.tasks import Task
     from ravine.training.config import read_config
+    from ravine.training.find_lr import find_lr
     from ravine.training.train import train
 
 __version__ = "0.1.0"
@@ -22,6 +23,7 @@ __all__ = [
     "Task",
     "diagnose",
     "errors",
+    "find_lr",
     "losses",
     "optim",
     "read_config",
@@ -38,6 +40,7 @@ _HOMES = {
     "update_rule": "ravine.optim",
     "Task": "ravine.tasks",
     "train": "ravine.training",
+    "find_lr": "ravine.training.find_lr",
     "read_config": "ravine.training.config",
 }
 

@@ -69,6 +69,10 @@ class NonFiniteError(RavineError, ArithmeticError):
     """Training reached a loss that is NaN or infinite."""
 
 
+class UndecidedError(RavineError, ValueError):
+    """A measurement was made, and does not decide what was asked."""
+
+
 class RunDirectoryError(RavineError, OSError):
     """A run directory cannot be written or read."""
 

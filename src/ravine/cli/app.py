@@ -15,6 +15,7 @@ from ravine.cli.bench import build_bench
 from ravine.cli.diagnose import add_diagnose
 from ravine.cli.exits import reported
 from ravine.cli.listing import KINDS, Sources, print_list
+from ravine.cli.lr_find import add_lr_find
 from ravine.cli.run import Train
 from ravine.cli.train import add_train
 
@@ -35,6 +36,10 @@ _EXAMPLES = {
     ),
     "diagnose": ("ravine diagnose my_task.py", "ravine diagnose digits --budget 20"),
     "explain": ("ravine explain LR-HIGH", "ravine explain"),
+    "lr-find": (
+        "ravine lr-find digits",
+        'ravine lr-find my_task.py --optimizer "sgd(momentum=0.9)" --seeds 5',
+    ),
     "list": ("ravine list", "ravine list schedules"),
     "steps": (
         "ravine bench steps --model 2M --rule AdamW --rule RMSprop",
@@ -110,6 +115,7 @@ def build_app(*, train: Train | None = None, sources: Sources | None = None) -> 
 
     add_diagnose(app, command=_Command)
     add_train(app, command=_Command, train=train)
+    add_lr_find(app, command=_Command)
 
     @app.command("list", cls=_Command)
     def list_command(

@@ -6,22 +6,20 @@ that the steps use. A sweep is a pass that stores nothing and adds up what reduc
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ravine.engine.equation import Equation
-from ravine.engine.functions import HOST, host_number
+from ravine.engine.functions import host_number
+from ravine.engine.host import HostFunction, nothing
 from ravine.engine.lowering import RUNTIME, Lowered, lower
 from ravine.engine.reductions import Reduction, live, names
 from ravine.errors import EquationError
 
 if TYPE_CHECKING:
     from ravine.engine.program import Program
-
-Scalars = Callable[[Mapping[str, Any]], tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -60,12 +58,14 @@ class Specialised:
     loads: tuple[str, ...]  # variables whose old value is needed
     stores: tuple[str, ...]  # variables that get a new value
     slots: tuple[str, ...]
-    scalars: Scalars = field(compare=False)
+    scalars: HostFunction = field(compare=False)
     needs: frozenset[str] = frozenset()  # which of RUNTIME the scalars depend on
     totals: tuple[Reduction, ...] = ()  # of a sweep: what it adds up
     sweeps: tuple[Specialised, ...] = ()  # what has to run before, in this order
     numbers: tuple[str, ...] = ()  # numbers that get a new value, first each weight's, then shared
-    advance: Scalars = field(compare=False, default=lambda _: ())  # computes those new values
+    advance: HostFunction = field(
+        compare=False, default_factory=nothing
+    )  # computes those new values
     by_tensor: bool = False  # whether the numbers depend on totals of each tensor
     source: str = ""  # of `scalars` and `advance`
 
@@ -103,12 +103,13 @@ def specialise(program: Program, values: Mapping[str, Any]) -> Specialised:
     stages = _lowered(program.stages, plain)
     found = [r for _, lowered in stages for r in lowered.reductions]
     of_tensors = {r.name for r in found if not r.of_model}
+    late = frozenset(program.numbers).union(r.name for r in found)
     sweeps = []
     for level in range(1, max((r.level for r in found), default=0) + 1):
         totals = tuple(r for r in found if r.level == level)
         steps = _sweep_steps(stages, {r.variable for r in totals})
         summed = tuple(r.variable for r in totals)
-        scalars = _Host(steps)
+        scalars = _slots(steps, late)
         sweeps.append(
             Specialised(
                 program=program,
@@ -116,7 +117,7 @@ def specialise(program: Program, values: Mapping[str, Any]) -> Specialised:
                 loads=_loads(program, steps),
                 stores=summed,
                 slots=tuple(slot for step in steps for slot in step.lowered.slots),
-                scalars=scalars.slots(),
+                scalars=scalars,
                 needs=frozenset(scalars.needs & set(RUNTIME)),
                 totals=totals,
                 by_tensor=bool(scalars.needs & of_tensors),
@@ -129,21 +130,21 @@ def specialise(program: Program, values: Mapping[str, Any]) -> Specialised:
         if (step := _step(stage, lowered, _changed(stage, lowered)))
     )
     written = {variable for step in steps for variable, _ in step.outputs}
-    scalars, numbers = _Host(steps), _Host([Step(low, (), (), ()) for _, low in stages])
+    scalars = _slots(steps, late)
     order = tuple(name for stage in program.stages for name in stage.numbers)
     order += tuple(name for stage in program.stages for name in stage.shared)
-    advance = numbers.numbers(order)
+    numbers = _new_numbers([Step(low, (), (), ()) for _, low in stages], order, late)
     return Specialised(
         program=program,
         steps=steps,
         loads=_loads(program, steps),
         stores=tuple(n for n in program.variables if n in written and n not in program.private),
         slots=tuple(slot for step in steps for slot in step.lowered.slots),
-        scalars=scalars.slots(),
+        scalars=scalars,
         needs=frozenset(scalars.needs & set(RUNTIME)),
         sweeps=tuple(sweeps),
         numbers=order,
-        advance=advance,
+        advance=numbers,
         by_tensor=bool((scalars.needs | numbers.needs) & of_tensors),
         source=scalars.source + numbers.source,
     )
@@ -242,46 +243,14 @@ def _loads(program: Program, steps: Sequence[Step]) -> tuple[str, ...]:
     return tuple(name for name in program.variables if name in loads)
 
 
-class _Host:
-    """Compiles the one function that computes what steps need, in float64."""
+def _slots(steps: Sequence[Step], late: frozenset[str]) -> HostFunction:
+    """Return the function that computes every slot, in order."""
+    wanted = [step.lowered.slots for step in steps]
+    return HostFunction(steps, wanted, [slot for slots in wanted for slot in slots], late)
 
-    def __init__(self, steps: Sequence[Step]) -> None:
-        self._steps = steps
-        self.needs: set[str] = set()
-        self.source = ""
 
-    def slots(self) -> Scalars:
-        """Return the function that computes every slot, in order."""
-        wanted = [list(step.lowered.slots) for step in self._steps]
-        return self._compiled(wanted, [slot for slots in wanted for slot in slots])
-
-    def numbers(self, order: Sequence[str]) -> Scalars:
-        """Return the function that computes the new values of the numbers, in this order."""
-        held = [dict(step.lowered.numbers) for step in self._steps]
-        new = {number: name for one in held for number, name in one.items()}
-        return self._compiled([list(one.values()) for one in held], [new[n] for n in order])
-
-    def _compiled(self, wanted: Sequence[Sequence[str]], result: Sequence[str]) -> Scalars:
-        lines = ["def scalars(__values__):"]
-        scope: dict[str, Any] = HOST | {"inf": math.inf, "nan": math.nan}  # as literals print
-        scope["__number__"] = host_number
-        for k, (step, results) in enumerate(zip(self._steps, wanted, strict=True)):
-            lowered = step.lowered
-            scope[f"__constants_{k}__"] = lowered.constants
-            host, needed = live(lowered.host, results)
-            mine = needed & (
-                lowered.equation.hyperparameters.keys() | {r.name for r in lowered.reductions}
-            )
-            self.needs |= mine
-            for name in sorted(mine):
-                lines.append(f"    {name} = __values__[{name!r}]")
-                # Asked here: the call costs 0.1 us, and nearly every number is a float.
-                lines.append(f"    if type({name}) is not float: {name} = __number__({name})")
-            constants = sorted(needed & lowered.constants.keys())
-            lines += [f"    {name} = __constants_{k}__[{name!r}]" for name in constants]
-            lines += [f"    {line}" for line in host]
-        lines.append(f"    return ({''.join(f'{name}, ' for name in result)})")
-        self.source = "\n".join(lines)
-        exec(compile(self.source, "<scalars>", "exec"), scope)
-        scalars: Scalars = scope["scalars"]
-        return scalars
+def _new_numbers(steps: Sequence[Step], order: Sequence[str], late: frozenset[str]) -> HostFunction:
+    """Return the function that computes the new values of the numbers, in this order."""
+    held = [dict(step.lowered.numbers) for step in steps]
+    new = {number: name for one in held for number, name in one.items()}
+    return HostFunction(steps, [[*one.values()] for one in held], [new[n] for n in order], late)

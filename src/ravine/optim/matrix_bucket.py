@@ -12,7 +12,7 @@ from ravine.engine.choice import is_dense
 from ravine.engine.functions import host_number
 from ravine.optim.buckets import Bucket, Member
 from ravine.optim.passes import Rows
-from ravine.optim.rows import Numbers
+from ravine.optim.rows import Numbers, merged
 from ravine.optim.totals import Sweeps, settle
 from ravine.rules.matrix_rule import MatrixCall, Stacked
 
@@ -131,7 +131,7 @@ class MatrixBucket:
         values, row_of = self._counted.rows
         alike: dict[tuple[Any, ...], list[int]] = {}
         for k in self.stepped():
-            row = values[row_of[k]]
+            row = merged(values[row_of[k]])
             key = tuple(host_number(row[name]) for name in call.hyperparameters)
             alike.setdefault(key, []).append(k)
         for key, chosen in alike.items():

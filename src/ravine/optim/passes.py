@@ -7,13 +7,17 @@ from typing import Any
 
 from torch import Tensor
 
+from ravine.engine.host import Bound
 from ravine.engine.launch import Launch
 from ravine.engine.lean import Stored, layout
 from ravine.engine.program import Specialised
 from ravine.optim.totals import Sums
 
-Rows = tuple[Sequence[Mapping[str, Any]], list[int]]
-"""Values of the scalars' inputs, row by row, and the row that each weight uses."""
+Row = tuple[Mapping[str, Any], Mapping[str, Any]]
+"""What scalars are computed from: a group with its options, and what is known only at the step."""
+
+Rows = tuple[Sequence[Row], list[int]]
+"""Rows, and the one that each weight uses."""
 
 
 class Pass:
@@ -60,7 +64,8 @@ class Pass:
         self._key = columns.index("key") if "key" in columns else None
         self.gradient = arrays.index("g") if "g" in arrays else None
         """Which of the launch's arrays the gradients are."""
-        self._scalars = specialised.scalars
+        self._scalars = Bound(specialised.scalars)
+        self._set: dict[int, tuple[float, ...]] = {}  # by row
         self._row_of: list[int] | None = None
 
     def run(self, rows: Rows) -> None:
@@ -71,8 +76,12 @@ class Pass:
             launch.grow_scalars(len(values))
             launch.set_rows(row_of)
             self._row_of = row_of
-        for row, one in enumerate(values):
-            launch.set_scalars(row, self._scalars(one))
+            self._set.clear()
+        for row, (options, now) in enumerate(values):
+            scalars = self._scalars.at(options)(now)
+            if scalars is not self._set.get(row):  # where nothing depends on the step
+                launch.set_scalars(row, scalars)
+                self._set[row] = scalars
         launch.run()
 
     def set_keys(self, keys: Callable[[], list[int]]) -> None:

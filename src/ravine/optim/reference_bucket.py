@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +17,12 @@ from ravine.engine.reference import Reducing, Unknown, evaluate
 from ravine.errors import EquationError
 from ravine.optim import rounding
 from ravine.optim.buckets import Group, Member, Stale, needed_state
-from ravine.optim.passes import Rows
-from ravine.optim.rows import Numbers
+from ravine.optim.rows import Numbers, merged
 from ravine.optim.sharding import local_gradients, summed_over
 from ravine.optim.totals import Sweeps, across_processes, different_sums, settled
+
+_Values = tuple[list[dict[str, Any]], list[int]]
+"""Hyperparameters and numbers, row by row, and the row that each weight uses."""
 
 
 class ReferenceBucket:
@@ -36,7 +39,7 @@ class ReferenceBucket:
         self._lean = any(isinstance(f, Lean) for m in members for f in m.forms.values())
         self._reducing = Reducing(program) if self.reduces else None
         self._totals: list[dict[str, float]] | None = None
-        self._rows: Rows | None = None
+        self._rows: _Values | None = None
         self._shared: Sequence[float] = ()
 
     def gather(self) -> None:
@@ -92,11 +95,11 @@ class ReferenceBucket:
                 for k in open_:
                     self._totals[k].update(everywhere)
 
-    def _counted(self, stepped: Sequence[int], common: dict[str, float]) -> Rows:
+    def _counted(self, stepped: Sequence[int], common: dict[str, float]) -> _Values:
         """Count a step and return the values for it, those that a person gave as tensors as numbers."""
-        values, row_of = self.numbers.count(stepped, common)
+        rows, row_of = self.numbers.count(stepped, common)
         names = {*self._program.hyperparameters, *self.numbers.held}
-        plain = [{n: host_number(v) for n, v in one.items() if n in names} for one in values]
+        plain = [{n: host_number(v) for n, v in merged(row).items() if n in names} for row in rows]
         return plain, row_of
 
     def _everywhere(self, found: Mapping[int, float]) -> list[float]:

@@ -15,18 +15,16 @@ from torch import Tensor
 
 from ravine.engine.lean import step_keys
 from ravine.engine.philox import stream_seed
-from ravine.optim.passes import Rows
+from ravine.optim.passes import Row, Rows
 
 if TYPE_CHECKING:
     from ravine.optim.buckets import Group, Member
 
 
-def runtime_values(group: Group, t: float, common: dict[str, float]) -> dict[str, Any]:
-    """Return a group's hyperparameters with the numbers that change at every step."""
-    values = group | common
-    values["t"] = t
-    values["lr"] = float(values["lr"])
-    return values
+def merged(row: Row) -> dict[str, Any]:
+    """Return a row's hyperparameters and numbers in one dictionary."""
+    options, now = row
+    return {**options, "lr": float(options["lr"]), **now}
 
 
 class Numbers:
@@ -57,11 +55,13 @@ class Numbers:
         ]
         self._first_of = [self._group_of.index(k) for k in range(len(self.groups))]
         self._t: float | None = None
+        self._fill = self._steps.fill
         self.compare()
 
     def compare(self) -> None:
         """Note the one step count that all weights share, or None where any number differs."""
-        self._versions = self._present_versions()
+        self._version = self.steps._version
+        self._held_versions = [tensor._version for tensor in self.held.values()]
         counts = set(self._steps.tolist())
         alike = len(counts) == 1
         if alike and self._held:
@@ -69,46 +69,47 @@ class Numbers:
             alike = len(set(zip(self._group_of, *held, strict=True))) == len(self.groups)
         self._t = counts.pop() if alike else None
 
-    def _present_versions(self) -> Any:
-        """Return what PyTorch counts of changes in place; our own are made through NumPy."""
-        if not self._held:
-            return self.steps._version
-        return [tensor._version for tensor in (self.steps, *self.held.values())]
-
     def count(self, active: Sequence[int] | None, common: dict[str, float]) -> Rows:
-        """Count a step of some weights, or of all, and return the values for its scalars.
+        """Count a step of some weights, or of all, and return the rows for its scalars.
 
         Args:
             active: the weights that are stepped; None for all.
             common: the numbers of this step that are the same for all weights.
         """
-        if self._versions != self._present_versions():
+        # PyTorch counts changes in place; our own are made through NumPy.
+        if self._version != self.steps._version or (
+            self._held and self._held_versions != [t._version for t in self.held.values()]
+        ):
             self.compare()  # someone has set state["step"] in place
         if active is None and self._t is not None:
             self._t += 1
-            self._steps.fill(self._t)  # half a microsecond faster than to add one
+            self._fill(self._t)  # half a microsecond faster than to add one
         else:
             self._steps[... if active is None else active] += 1
             self.compare()
+        rows: list[Row] = []
         if self._t is not None:
-            values = []
-            for group in self.groups:  # a comprehension is a call more, of 0.2 us
-                values.append(runtime_values(group, self._t, common))  # noqa: PERF401
+            now = common.copy()
+            now["t"] = self._t
             if self._held:
-                for one, first in zip(values, self._first_of, strict=True):
-                    for name, array in self._held.items():
-                        one[name] = float(array[first])
-            return values, self._group_of
+                return self._with_held(now), self._group_of
+            for group in self.groups:  # a comprehension is a call more, of 0.2 us
+                rows.append((group, now))  # noqa: PERF401
+            return rows, self._group_of
         held = [array.tolist() for array in self._held.values()]
         keys = list(zip(self._group_of, self._steps.tolist(), *held, strict=True))
         row_of = {key: row for row, key in enumerate(dict.fromkeys(keys))}
-        values = []
         for number, t, *numbers in row_of:
             # A weight that has not been stepped yet is not selected; its row is never read.
-            one = runtime_values(self.groups[number], max(t, 1.0), common)
-            one.update(zip(self._held, numbers, strict=True))
-            values.append(one)
-        return values, [row_of[key] for key in keys]
+            own = dict(zip(self._held, numbers, strict=True))
+            rows.append((self.groups[number], {**common, "t": max(t, 1.0), **own}))
+        return rows, [row_of[key] for key in keys]
+
+    def _with_held(self, now: dict[str, float]) -> list[Row]:
+        """Return a row for each group, with the numbers that its weights share."""
+        firsts = zip(self.groups, self._first_of, strict=True)
+        arrays = self._held.items()
+        return [(g, {**now, **{name: float(a[first]) for name, a in arrays}}) for g, first in firsts]
 
     def keys(self) -> list[int]:
         """Return the keys of the weights' random bits in the step that was counted last."""
@@ -140,4 +141,5 @@ def by_tensor(rows: Rows, totals: Mapping[int, Mapping[str, float]]) -> Rows:
     own = [0] * len(row_of)
     for row, member in enumerate(totals):
         own[member] = row
-    return [{**values[row_of[member]], **found} for member, found in totals.items()], own
+    rows_of = ((values[row_of[member]], found) for member, found in totals.items())
+    return [(options, {**now, **found}) for (options, now), found in rows_of], own

@@ -6,6 +6,7 @@ import copy
 import gc
 import io
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -114,6 +115,22 @@ def test_no_more_than_a_layers_gradients_are_alive():
         train(net, optimizer, range(1))
         most.append(max(alive))
     assert most == [2 * (DEPTH + 1), 0]
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_the_memory_of_gradients_is_freed_during_backward(backend):
+    net = model()
+    memories, alive = [], []
+
+    def count(w):
+        memories.append(weakref.ref(w.grad.untyped_storage()))
+        alive.append(sum(memory() is not None for memory in memories))
+
+    for w in net.parameters():
+        w.register_post_accumulate_grad_hook(count)  # before the optimizer's own
+    optimizer = ravine.optim.SGD(net.parameters(), lr=0.1, in_backward=True, backend=backend)
+    train(net, optimizer, range(3))
+    assert max(alive) <= 2 < 2 * (DEPTH + 1)
 
 
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])

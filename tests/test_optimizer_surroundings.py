@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 
 import pytest
 import torch
@@ -141,3 +142,18 @@ def test_an_empty_group(backend):
     optimizer.load_state_dict(optimizer.state_dict())
     optimizer.step()
     assert w.tolist() == [-1] * 4
+
+
+@either
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_memory_of_a_gradient_is_free_after_zero_grad(transposed, backend):
+    w = torch.nn.Parameter(torch.ones(3, 3))
+    optimizer = ravine.optim.Adam([w], backend=backend, clip_norm=1.0)
+    for _ in range(3):
+        memory = torch.ones(3, 3)
+        freed = weakref.ref(memory.untyped_storage())
+        w.grad = memory.t() if transposed else memory
+        del memory
+        optimizer.step()
+        optimizer.zero_grad()
+        assert freed() is None

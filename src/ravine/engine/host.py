@@ -105,9 +105,12 @@ class Bound:
     def at(self, options: Mapping[str, Any]) -> At:
         """Return the function of a step for a group, made anew if the group was changed."""
         values = self._read(options)
-        known = self._known.get(id(options))
-        if known is not None and known[0] == values:
-            return known[1]
+        try:
+            known, at, _ = self._known[id(options)]
+            if known == values:
+                return at
+        except KeyError:
+            pass
         at = self._bind(options)
         if _immutable(values):  # else it may change and still be the same: a tensor, a list
             self._known[id(options)] = values, at, options  # kept, so that nobody gets its id

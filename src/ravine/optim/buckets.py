@@ -158,6 +158,7 @@ class CompiledBucket:
         self._all = list(range(len(members)))
         self._active = self._all
         self._addresses: list[int] = []
+        self._copies: Sequence[Any] = ()  # of gradients, alive until they were read
         self._rows: Rows | None = None  # what the sweeps have left
         self._shared: Sequence[float] = ()
         self._advances = bool(specialised.numbers)
@@ -181,12 +182,15 @@ class CompiledBucket:
                     raise Stale
                 self._decided[k] = decided
         gradients: list[Any]
-        gradients = local_gradients(self._params) if self._sharded else [w.grad for w in weights]
+        if self._sharded:
+            self._copies = gradients = local_gradients(self._params)
+        else:
+            gradients = [w.grad for w in weights]
         try:
             addresses = list(map(_address, gradients))
         except TypeError:  # a weight without a gradient
             self._select([k for k, g in enumerate(gradients) if g is not None])
-            gradients = self._in_layout(gradients)
+            self._copies = gradients = self._in_layout(gradients)
             addresses = [0 if g is None else g.data_ptr() for g in gradients]
         except RuntimeError:  # a sparse gradient has no address; making buckets anew says so
             raise Stale from None
@@ -194,9 +198,8 @@ class CompiledBucket:
             if self._active is not self._all:
                 self._select(self._all)
             if not (self._contiguous and all(map(_contiguous, gradients))):
-                gradients = self._in_layout(gradients)
+                self._copies = gradients = self._in_layout(gradients)
                 addresses = list(map(_address, gradients))
-        self._gradients = gradients  # kept alive until they were read
         if addresses != self._addresses:
             self._addresses = addresses
             for launch, place in self._gradient_places:
@@ -234,7 +237,7 @@ class CompiledBucket:
         return self._norm.totals()[0]
 
     def count_nonfinite(self) -> int:
-        return count_nonfinite(self._gradients)
+        return count_nonfinite(self._copies or [w.grad for w in self._params])
 
     def stepped(self) -> Sequence[int]:
         return self._active
@@ -260,18 +263,21 @@ class CompiledBucket:
     def run(self, common: dict[str, float]) -> None:
         if not self._active:
             return
-        everyone = self._active is self._all
+        everyone = None if self._active is self._all else self._active
         rows, self._rows = self._rows, None
         if rows is None:
-            rows = self.numbers.count(None if everyone else self._active, common)
-        self._last.set_keys(self.numbers.keys)
+            rows = self.numbers.count(everyone, common)
+        if self._last.rounds:
+            self._last.set_keys(self.numbers.keys())
         self._last.run(rows)
+        if self._copies:
+            self._copies = ()
         # Autograd then notices where a graph still needs the old weights.
         _increment_version(self._params)
         if self._advances:
             values, row_of = rows
             new = [self._advance.at(options)(now) for options, now in values]
-            self.numbers.advance(new, row_of, None if everyone else self._active)
+            self.numbers.advance(new, row_of, everyone)
             self._shared = new[row_of[self._active[0]]][len(self.numbers.held) :]
 
     def shared(self) -> Sequence[float]:

@@ -55,7 +55,8 @@ class MatrixPlan(Plan):
         self.programs = programs
         self.defaults = defaults
         super().__init__(rule, program, groups, state, ranks, only)
-        self._seen = [self._decided(group) for group in groups]
+        self._decisions = [self._decided(group) for group in groups]
+        self._unedited, self.fits = self.fits, self._fits
 
     def _make_buckets(self, only: Tensor | None) -> list[Bucket]:
         rule = self.programs.rule
@@ -78,9 +79,9 @@ class MatrixPlan(Plan):
             self.groups = groups
         return [*self._matrix_buckets(mine, only), *buckets]
 
-    def fits(self, groups: list[Group], state: dict[Tensor, Any]) -> bool:
-        """Whether groups and state are those of the plan, with the same routes and shapes of state."""
-        return super().fits(groups, state) and [self._decided(g) for g in groups] == self._seen
+    def _fits(self, groups: Sequence[Group], state: dict[Tensor, Any]) -> bool:
+        """Whether it fits, with the same routes and shapes of state."""
+        return self._unedited(groups, state) and [*map(self._decided, groups)] == self._decisions
 
     def _decided(self, group: Group) -> list[Any]:
         """Return what decides where the weights of a group go, and the shapes of their state."""

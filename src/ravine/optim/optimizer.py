@@ -27,6 +27,7 @@ from ravine.optim.options import step_program
 from ravine.optim.sharding import gradient_norm, ranks_of_owner
 from ravine.optim.stepping import Stepping
 from ravine.optim.torch_ways import TORCH_WAYS, translated
+from ravine.optim.watched import watched
 from ravine.rules import Rule
 
 _RUNTIME = ("t", "norm")
@@ -111,6 +112,7 @@ class Optimizer(Stepping):
         self._in_backward = None
         self._ranks = ranks_of_owner(self)
         super().__init__(params, defaults)
+        self.state = watched(self.state)
 
     # -- groups -------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -61,11 +61,13 @@ class Pass:
             if f"{name}_scales" in columns:
                 place = columns.index(f"{name}_scales")
                 self.launch.set_addresses(place, [one[name].data_ptr() for one in scales])
-        self._key = columns.index("key") if "key" in columns else None
+        self.rounds = "key" in columns
+        """Whether anything is rounded at random."""
+        self._key = columns.index("key") if self.rounds else 0
         self.gradient = arrays.index("g") if "g" in arrays else None
         """Which of the launch's arrays the gradients are."""
-        self._scalars = Bound(specialised.scalars)
-        self._set: dict[int, tuple[float, ...]] = {}  # by row
+        self._scalars_of = Bound(specialised.scalars).at
+        self._set: list[tuple[float, ...] | None] = []  # by row
         self._row_of: list[int] | None = None
 
     def run(self, rows: Rows) -> None:
@@ -76,18 +78,17 @@ class Pass:
             launch.grow_scalars(len(values))
             launch.set_rows(row_of)
             self._row_of = row_of
-            self._set.clear()
+            self._set = [None] * len(values)
         for row, (options, now) in enumerate(values):
-            scalars = self._scalars.at(options)(now)
-            if scalars is not self._set.get(row):  # where nothing depends on the step
+            scalars = self._scalars_of(options)(now)
+            if scalars is not self._set[row]:  # it is, where nothing depends on the step
                 launch.set_scalars(row, scalars)
                 self._set[row] = scalars
         launch.run()
 
-    def set_keys(self, keys: Callable[[], list[int]]) -> None:
+    def set_keys(self, keys: list[int]) -> None:
         """Set the key of each weight's random bits, where anything is rounded at random."""
-        if self._key is not None:
-            self.launch.set_addresses(self._key, keys())
+        self.launch.set_addresses(self._key, keys)
 
     def totals(self) -> Sums:
         """Return what the last run of a sweep added up, a row for each total."""

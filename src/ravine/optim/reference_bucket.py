@@ -50,6 +50,7 @@ class ReferenceBucket:
         self._gradients = local_gradients(self._params)
         if any(g is not None and g.layout is not torch.strided for g in self._gradients):
             raise Stale
+        self._stepped = [k for k, gradient in enumerate(self._gradients) if gradient is not None]
 
     def squared_norm(self) -> float:
         return squared_norm([g for g in self._gradients if g is not None])
@@ -58,7 +59,7 @@ class ReferenceBucket:
         return count_nonfinite(self._gradients)
 
     def stepped(self) -> Sequence[int]:
-        return [k for k, gradient in enumerate(self._gradients) if gradient is not None]
+        return self._stepped
 
     @torch.no_grad()
     def sweeps(self, common: dict[str, float]) -> Sweeps:
@@ -132,6 +133,7 @@ class ReferenceBucket:
             new_numbers[k] = [float(new.pop(name)) for name in names]
             ordered = {name: new[name] for name in self._program.variables if name in new}
             rounding.store(ordered, self.members[k], keys[k])
+        self._gradients = [None] * len(self.members)  # so that zero_grad frees them
         if new_numbers:
             own = [0] * len(self.members)
             for row, k in enumerate(new_numbers):

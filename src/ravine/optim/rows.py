@@ -109,7 +109,9 @@ class Numbers:
         """Return a row for each group, with the numbers that its weights share."""
         firsts = zip(self.groups, self._first_of, strict=True)
         arrays = self._held.items()
-        return [(g, {**now, **{name: float(a[first]) for name, a in arrays}}) for g, first in firsts]
+        return [
+            (g, {**now, **{name: float(a[first]) for name, a in arrays}}) for g, first in firsts
+        ]
 
     def keys(self) -> list[int]:
         """Return the keys of the weights' random bits in the step that was counted last."""

@@ -18,6 +18,7 @@ from ravine.optim.options import step_program
 from ravine.optim.plan import Plan, wants_only_state
 from ravine.optim.sharding import Ranks
 from ravine.optim.totals import settle
+from ravine.optim.watched import watched
 from ravine.rules import Rule
 
 
@@ -44,6 +45,7 @@ class Stepping(torch.optim.Optimizer):
         super().__setstate__(state)
         for name, value in (("_ranks", ()), ("_in_backward", None)):
             self.__dict__.setdefault(name, value)  # loading comes here too
+        self.state = watched(self.state)
         self._changed()
 
     def _changed(self) -> None:

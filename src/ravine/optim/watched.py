@@ -1,4 +1,4 @@
-"""The state of one weight, a dictionary that notes when something in it is replaced.
+"""The state, in dictionaries that note when something in them is replaced.
 
 A step writes to the memory of the state's tensors; were one replaced unnoticed
 (``optimizer.state[w]["exp_avg"] = ...``), the step would go on with the old one. To look at every
@@ -7,14 +7,15 @@ entry at every step would cost a tenth of it on a small model; to note the edit 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 
 def _noting(name: str) -> Any:
     method = getattr(dict, name)
 
-    def edit(self: WatchedState, *args: Any, **kwargs: Any) -> Any:
-        self.edits.append(name)
+    def edit(self: WatchedState | WatchedStates, *args: Any, **kwargs: Any) -> Any:
+        self.note(name)
         return method(self, *args, **kwargs)
 
     edit.__name__ = name
@@ -29,6 +30,10 @@ class WatchedState(dict[str, Any]):
         super().__init__(content)
         self.edits = edits
 
+    def note(self, edit: str) -> None:
+        """Note a change."""
+        self.edits.append(edit)
+
     def __reduce__(self) -> Any:
         return dict, (dict(self),)  # copies and files hold plain dictionaries
 
@@ -40,3 +45,33 @@ class WatchedState(dict[str, Any]):
     popitem = _noting("popitem")
     setdefault = _noting("setdefault")
     update = _noting("update")
+
+
+class WatchedStates(defaultdict[Any, Any]):
+    """The state of all weights, which counts how often entries were put in, replaced or taken out.
+
+    An entry that comes to be because it was looked up is not counted, but makes it longer.
+    """
+
+    changes = 0
+
+    def note(self, edit: str) -> None:
+        """Note a change."""
+        self.changes += 1
+
+    def __reduce__(self) -> Any:
+        return defaultdict, (self.default_factory,), None, None, iter(self.items())
+
+    __setitem__ = _noting("__setitem__")
+    __delitem__ = _noting("__delitem__")
+    __ior__ = _noting("__ior__")
+    clear = _noting("clear")
+    pop = _noting("pop")
+    popitem = _noting("popitem")
+    setdefault = _noting("setdefault")
+    update = _noting("update")
+
+
+def watched(state: Any) -> Any:
+    """Return a state that is watched where it is as torch makes it, else what was given."""
+    return WatchedStates(state.default_factory, state) if type(state) is defaultdict else state

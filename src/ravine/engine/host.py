@@ -175,7 +175,46 @@ class _Own(ast.NodeTransformer):
 
 def _source(before: Sequence[str], now: Sequence[str], values: str) -> str:
     if not now:  # the same tuple at every step, which the caller can see
-        before, values = [*before, f"__result__ = {values}"], "__result__"
+        before, now, values = [*before, f"__result__ = {values}"], [], "__result__"
     lines = ["def bind(__options__):", *(f"    {line}" for line in before)]
-    lines += ["    def at(__now__):", *(f"        {line}" for line in now)]
-    return "\n".join([*lines, f"        return {values}", "    return at"])
+    careful = [*now, f"return {values}"]
+    quick = [*map(_QUICK.line, now), careful[-1]]
+    if quick == careful:
+        lines += ["    def at(__now__):", *(f"        {line}" for line in careful)]
+    else:
+        lines += ["    def careful(__now__):", *(f"        {line}" for line in careful)]
+        lines += [
+            "    def at(__now__):",
+            "        try:",
+            *(f"            {line}" for line in quick),
+        ]
+        lines += ["        except (ZeroDivisionError, OverflowError):"]
+        lines += ["            return careful(__now__)"]
+    return "\n".join([*lines, "    return at"])
+
+
+class _Quick(ast.NodeTransformer):
+    """Puts Python's operators in the place of ours, which differ where Python raises an error.
+
+    A power of what may be negative stays a call: Python turns complex there, without a word. For
+    Adam it is 0.2 us a step.
+    """
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        name = node.func.id if isinstance(node.func, ast.Name) else ""
+        if name == "divide":
+            return ast.BinOp(node.args[0], ast.Div(), node.args[1])
+        if name == "raise_to" and isinstance(node.args[0], (ast.Name, ast.Constant)):
+            power = ast.BinOp(node.args[0], ast.Pow(), node.args[1])
+            positive = ast.Compare(node.args[0], [ast.Gt()], [ast.Constant(0)])
+            return ast.IfExp(positive, power, node)
+        return node
+
+    def line(self, line: str) -> str:
+        if "divide(" not in line and "raise_to(" not in line:
+            return line
+        return ast.unparse(ast.fix_missing_locations(self.visit(ast.parse(line))))
+
+
+_QUICK = _Quick()

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 
 import ravine
+from ravine.engine.columns import COLUMNS
 from ravine.engine.equation import Equation
-from ravine.engine.functions import HOST, maximum, sqrt, where
+from ravine.engine.functions import (
+    HOST,
+    maximum,
+    minimum,
+    sqrt,
+    tensor_mean,
+    tensor_norm,
+    where,
+)
 from ravine.engine.host import Bound
 from ravine.engine.program import Program, Stage
 
@@ -105,3 +116,53 @@ def test_a_list_changed_in_place_counts_at_the_next_step():
         w.grad = torch.ones(2)
         optimizer.step()
         assert (before - w.detach()).tolist() == [most] * 2
+
+
+EDGES = [0.0, 1.0, -1.0, 0.5, -2.5, 3.0, 1e-300, 1e300, -1e300, math.inf, -math.inf, math.nan]
+
+
+@pytest.mark.parametrize("name", sorted(COLUMNS))
+def test_functions_of_columns_are_those_of_numbers(name):
+    function, on_columns = HOST[name], COLUMNS[name]
+    assert COLUMNS.keys() == HOST.keys()
+    count = {"where": 3, "maximum": 2, "minimum": 2, "divide": 2, "raise_to": 2}.get(name, 1)
+    rows = [row for row in itertools.product(EDGES, repeat=count) if not _overflows(name, row)]
+    if name == "where":
+        rows = [(row[0] > 0, *row[1:]) for row in rows]
+    with np.errstate(all="raise"):
+        found = on_columns(*map(np.array, zip(*rows, strict=True)))
+    expected = [function(*row) for row in rows]
+    np.testing.assert_allclose(found, expected, rtol=1e-15, atol=0)
+    for row in rows[:20]:  # and a number with a column, and numbers alone
+        mixed = on_columns(np.array([row[0]]), *row[1:])
+        np.testing.assert_allclose(mixed, [function(*row)], rtol=1e-15, atol=0)
+        np.testing.assert_equal(on_columns(*row), function(*row))
+
+
+def _overflows(name, row):
+    """Whether ours says infinity where IEEE has minus infinity: a negative number to a large power."""
+    return name == "raise_to" and row[0] < -1 and math.isfinite(row[0]) and abs(row[1]) > 1
+
+
+def of_tensors(w, g, *, t, lr, scale=2.0, flag=True):
+    size, mean = tensor_norm(w), tensor_mean(g)
+    ratio = where((size > 1) & (mean > 0), size / mean, scale)
+    return w - lr * ratio * minimum(size, t) * g
+
+
+def of_tensors_by_branches(w, g, *, t, lr, scale=2.0, flag=True):
+    size, mean = tensor_norm(w), tensor_mean(g)
+    ratio = size / mean if (size > 1 and mean > 0) else scale
+    return w - lr * ratio * minimum(size, t) * g
+
+
+@pytest.mark.parametrize("equation", [of_tensors, of_tensors_by_branches])
+def test_a_table_has_the_numbers_of_each_tensor(equation):
+    options = {"lr": 0.25, "scale": 2.0, "flag": True}
+    found = specialised(equation, **options)
+    first, second = (total.name for sweep in found.sweeps for total in sweep.totals)
+    columns = {first: np.array([0.5, 2.0, 3.0, np.nan]), second: np.array([1.0, 0.5, 0.0, 1.0])}
+    table = found.scalars.table(options, {"t": 2.5}, columns, 4)
+    for row, size, mean in zip(table, columns[first], columns[second], strict=True):
+        values = {**options, "t": 2.5, first: float(size), second: float(mean)}
+        np.testing.assert_array_equal(row, found.scalars(values))

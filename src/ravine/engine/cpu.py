@@ -109,8 +109,8 @@ class Launch(launch.Launch):
             for tensor in tensors
             for start in range(0, self.sizes[tensor], chunk)
         ]
-        self._chunks = (ctypes.c_int64 * max(1, 3 * len(table)))(*chain.from_iterable(table))
-        self._sums = (ctypes.c_double * max(1, self._totals * len(table)))()
+        self._chunks: Any = (ctypes.c_int64 * max(1, 3 * len(table)))(*chain.from_iterable(table))
+        self._sums: Any = (ctypes.c_double * max(1, self._totals * len(table)))()
         self._head[1] = len(table)
         self._head[2] = ctypes.addressof(self._chunks)
         self._head[7] = ctypes.addressof(self._sums)
@@ -128,6 +128,9 @@ class Launch(launch.Launch):
         start = row * self._slots
         self._scalars[start : start + self._slots] = values
 
+    def set_all_scalars(self, table: np.ndarray[Any, np.dtype[np.float64]]) -> None:
+        np.frombuffer(self._scalars)[: table.size] = table.ravel()
+
     def grow_scalars(self, rows: int) -> None:
         if rows * self._slots > len(self._scalars):
             self._scalars = (ctypes.c_double * (rows * self._slots))()
@@ -143,6 +146,6 @@ class Launch(launch.Launch):
 
     def tensor_totals(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         count = self._head[1]
-        sums = np.array(self._sums[: self._totals * count]).reshape(self._totals, count)
-        owners = np.array(self._chunks[: 3 * count : 3], dtype=np.int64)
+        sums = np.frombuffer(self._sums)[: self._totals * count].reshape(self._totals, count)
+        owners = np.frombuffer(self._chunks, dtype=np.int64)[: 3 * count : 3]
         return np.array([np.bincount(owners, weights=one, minlength=self._tensors) for one in sums])

@@ -151,6 +151,10 @@ class Launch(launch.Launch):
         self._tables.scalars[start : start + self._slots] = values
         self._tables.changed = True
 
+    def set_all_scalars(self, table: np.ndarray[Any, np.dtype[np.float64]]) -> None:
+        self._tables.scalars[: table.size] = table.ravel()
+        self._tables.changed = True
+
     def grow_scalars(self, rows: int) -> None:
         self._tables.grow(rows * self._slots)
 

@@ -13,6 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from ravine.engine.columns import COLUMNS
 from ravine.engine.functions import HOST, host_number
 from ravine.engine.reductions import live
 
@@ -83,10 +86,45 @@ class HostFunction:
         self.bind: Callable[[Mapping[str, Any]], At] = scope["bind"]
         """Read the hyperparameters; what is returned is called at every step."""
         self.options: tuple[str, ...] = tuple(sorted(self.needs - late))
+        self._columns: Callable[[Mapping[str, Any]], At] | None = None
+        if not _branches(now):
+            on_columns = scope | COLUMNS
+            exec(
+                compile(_source(before, now, values, quick=False), "<scalars>", "exec"), on_columns
+            )
+            self._columns = on_columns["bind"]
 
     def __call__(self, values: Mapping[str, Any]) -> Numbers:
         """Return the numbers for hyperparameters and totals that are all given together."""
         return self.bind(values)(values)
+
+    def table(
+        self,
+        options: Mapping[str, Any],
+        now: Mapping[str, Any],
+        columns: Mapping[str, np.ndarray[Any, np.dtype[np.float64]]],
+        count: int,
+    ) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return the numbers of each tensor, a row for each.
+
+        Args:
+            options: the hyperparameters.
+            now: what is known at the step and the same for all tensors.
+            columns: what each tensor has of its own, such as its norm.
+            count: how many tensors there are.
+        """
+        if self._columns is not None:
+            with np.errstate(all="ignore"):
+                found: Sequence[Any] = self._columns(options)({**now, **columns})
+        else:
+            at, names = self.bind(options), columns.keys()
+            own = zip(*(column.tolist() for column in columns.values()), strict=True)
+            rows = [at({**now, **dict(zip(names, one, strict=True))}) for one in own]
+            found = list(zip(*rows, strict=True))
+        table = np.empty((count, len(found)))
+        for k, column in enumerate(found):
+            table[:, k] = column
+        return table
 
 
 def nothing() -> HostFunction:
@@ -173,20 +211,27 @@ class _Own(ast.NodeTransformer):
         return ast.unparse(self.visit(ast.parse(line)))
 
 
-def _source(before: Sequence[str], now: Sequence[str], values: str) -> str:
+def _branches(lines: Sequence[str]) -> bool:
+    """Whether Python decides anything, which it does for one number at a time."""
+    kinds = (ast.IfExp, ast.BoolOp, ast.Not, ast.Invert)
+    own = [line for line in lines if not line.startswith("if type(")]
+    return any(isinstance(node, kinds) for line in own for node in ast.walk(ast.parse(line)))
+
+
+def _source(before: Sequence[str], now: Sequence[str], values: str, quick: bool = True) -> str:
     if not now:  # the same tuple at every step, which the caller can see
         before, now, values = [*before, f"__result__ = {values}"], [], "__result__"
     lines = ["def bind(__options__):", *(f"    {line}" for line in before)]
     careful = [*now, f"return {values}"]
-    quick = [*map(_QUICK.line, now), careful[-1]]
-    if quick == careful:
+    native = [*map(_QUICK.line, now), careful[-1]]
+    if native == careful or not quick:
         lines += ["    def at(__now__):", *(f"        {line}" for line in careful)]
     else:
         lines += ["    def careful(__now__):", *(f"        {line}" for line in careful)]
         lines += [
             "    def at(__now__):",
             "        try:",
-            *(f"            {line}" for line in quick),
+            *(f"            {line}" for line in native),
         ]
         lines += ["        except (ZeroDivisionError, OverflowError):"]
         lines += ["            return careful(__now__)"]

@@ -54,6 +54,10 @@ class Launch(ABC):
         """Set a row of scalars."""
 
     @abstractmethod
+    def set_all_scalars(self, table: np.ndarray[Any, np.dtype[np.float64]]) -> None:
+        """Set as many rows of scalars as the table has."""
+
+    @abstractmethod
     def grow_scalars(self, rows: int) -> None:
         """Make room for at least this many rows of scalars; those there are lost."""
 

@@ -14,7 +14,8 @@ from ravine.engine.functions import host_number
 from ravine.engine.program import Program
 from ravine.errors import ArgumentError, ShapeError
 from ravine.optim import lean_state
-from ravine.optim.buckets import Bucket, CompiledBucket, Group, Member
+from ravine.optim.buckets import Bucket, Group, Member
+from ravine.optim.compiled_bucket import CompiledBucket
 from ravine.optim.matrix_bucket import MatrixBucket, computed_dtype, stack_of
 from ravine.optim.matrix_programs import MatrixPrograms
 from ravine.optim.options import AVERAGE

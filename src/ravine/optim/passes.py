@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
-from ravine.engine.host import Bound
+from ravine.engine.host import Bound, HostFunction
 from ravine.engine.launch import Launch
 from ravine.engine.lean import Stored, layout
 from ravine.engine.program import Specialised
@@ -18,6 +19,29 @@ Row = tuple[Mapping[str, Any], Mapping[str, Any]]
 
 Rows = tuple[Sequence[Row], list[int]]
 """Rows, and the one that each weight uses."""
+
+
+Totals = Mapping[str, np.ndarray[Any, np.dtype[np.float64]]]
+"""Numbers by name, each a column with one for each weight."""
+
+
+def each(
+    function: HostFunction, rows: Rows, totals: Totals
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return what a function comes to for each weight, a row for each."""
+    values, row_of = rows
+    if len(values) == 1:
+        return function.table(*values[0], totals, len(row_of))
+    owners = np.array(row_of)
+    table = np.empty(0)
+    for row, (options, now) in enumerate(values):
+        chosen = np.flatnonzero(owners == row)
+        own = {name: column[chosen] for name, column in totals.items()}
+        found = function.table(options, now, own, len(chosen))
+        if not row:
+            table = np.empty((len(owners), found.shape[1]))
+        table[chosen] = found
+    return table
 
 
 class Pass:
@@ -70,8 +94,17 @@ class Pass:
         self._set: list[tuple[float, ...] | None] = []  # by row
         self._row_of: list[int] | None = None
 
-    def run(self, rows: Rows) -> None:
-        """Compute the scalars of each row and run the kernel over the selected weights."""
+    def run(self, rows: Rows, totals: Totals | None = None) -> None:
+        """Compute the scalars and run the kernel over the selected weights.
+
+        Args:
+            rows: what each row of scalars is computed from.
+            totals: what each weight has of its own, where the scalars depend on it.
+        """
+        if totals and self.specialised.by_tensor:
+            self._set_each(rows, totals)
+            self.launch.run()
+            return
         values, row_of = rows
         launch = self.launch
         if row_of is not self._row_of:
@@ -85,6 +118,15 @@ class Pass:
                 launch.set_scalars(row, scalars)
                 self._set[row] = scalars
         launch.run()
+
+    def _set_each(self, rows: Rows, totals: Totals) -> None:
+        """Give each weight a row of scalars of its own."""
+        table = each(self.specialised.scalars, rows, totals)
+        if self._row_of is not None or not self._set:
+            self.launch.grow_scalars(len(table))
+            self.launch.set_rows(list(range(len(table))))
+            self._row_of, self._set = None, [None]
+        self.launch.set_all_scalars(table)
 
     def set_keys(self, keys: list[int]) -> None:
         """Set the key of each weight's random bits, where anything is rounded at random."""

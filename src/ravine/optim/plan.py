@@ -15,13 +15,8 @@ from ravine.engine.lean import Lean
 from ravine.engine.program import Program
 from ravine.errors import ArgumentError, ArgumentTypeError, EquationError
 from ravine.optim import lean_state
-from ravine.optim.buckets import (
-    Bucket,
-    CompiledBucket,
-    Group,
-    Member,
-    needed_state,
-)
+from ravine.optim.buckets import Bucket, Group, Member, needed_state
+from ravine.optim.compiled_bucket import CompiledBucket
 from ravine.optim.made_for import MadeFor
 from ravine.optim.options import AVERAGE
 from ravine.optim.reference_bucket import ReferenceBucket

@@ -88,7 +88,7 @@ class ReferenceBucket:
                     continue
                 for k in found:
                     weight = self.members[k].weight
-                    self._totals[k][name] = settled(weight, kind, sums[k])
+                    self._totals[k][name] = settled(kind, sums[k], weight.numel())
             if asked and all(kind == "model_sum" for kind, _ in asked.values()):
                 if len(of_model) < len(asked):
                     raise different_sums()
@@ -105,7 +105,7 @@ class ReferenceBucket:
 
     def _everywhere(self, found: Mapping[int, float]) -> list[float]:
         row = np.array([[found.get(k, 0.0) for k in range(len(self.members))]])
-        sums: list[float] = across_processes(self._params, row)[0].tolist()
+        sums: list[float] = across_processes(row, self.ranks)[0].tolist()
         return sums
 
     def _tensors(self, k: int) -> dict[str, Tensor]:

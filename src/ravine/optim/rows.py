@@ -6,7 +6,7 @@ a step computes its scalars once for each group.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,9 @@ def merged(row: Row) -> dict[str, Any]:
     """Return a row's hyperparameters and numbers in one dictionary."""
     options, now = row
     return {**options, "lr": float(options["lr"]), **now}
+
+
+Table = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Numbers:
@@ -119,6 +122,12 @@ class Numbers:
             self._streams = np.array([stream_seed(*one) for one in self._seeds], dtype=np.uint64)
         return step_keys(self._streams, self._steps)
 
+    def advance_each(self, new: Table, active: Sequence[int]) -> None:
+        """Take the new numbers of the weights that were stepped, a row for each weight."""
+        for k, array in enumerate(self._held.values()):
+            array[active] = new[active, k]
+        self.compare()
+
     def advance(
         self, new: Sequence[Sequence[float]], row_of: Sequence[int], active: Sequence[int] | None
     ) -> None:
@@ -135,13 +144,3 @@ class Numbers:
 
 def _on_host(values: Sequence[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64, device="cpu")
-
-
-def by_tensor(rows: Rows, totals: Mapping[int, Mapping[str, float]]) -> Rows:
-    """Return a row of its own for each weight that has totals of its own."""
-    values, row_of = rows
-    own = [0] * len(row_of)
-    for row, member in enumerate(totals):
-        own[member] = row
-    rows_of = ((values[row_of[member]], found) for member, found in totals.items())
-    return [(options, {**now, **found}) for (options, now), found in rows_of], own

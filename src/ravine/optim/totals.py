@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
-from torch import Tensor
 
-from ravine.engine.functions import divide
+from ravine.engine.columns import COLUMNS
 from ravine.errors import EquationError
-from ravine.optim.sharding import added_up, summed_over
+from ravine.optim.sharding import Ranks, added_up
 
 Sums = np.ndarray[Any, np.dtype[np.float64]]
 Sweeps = Generator[dict[str, float], Mapping[str, float], None]
 """Runs sweeps; yields a bucket's part of sums over the model, and is sent those sums."""
 
 
-def across_processes(weights: Sequence[Tensor], sums: Sums) -> Sums:
+def across_processes(sums: Sums, ranks: Ranks) -> Sums:
     """Return sums with the parts of the weights that other processes hold.
 
     Every total of a step goes through here before it is used.
 
     Args:
-        weights: what the sums are over.
         sums: a row for each total, a column for each weight; 0 for a weight without gradient.
+        ranks: the processes over which the weights are divided.
     """
-    over = [summed_over(weight) for weight in weights]
-    if not any(over):
+    if not ranks:
         return sums
-    everywhere = added_up(sums.ravel().tolist(), over * len(sums))
-    return np.array(everywhere).reshape(sums.shape)
+    return np.array(added_up(sums.ravel().tolist(), [ranks] * sums.size)).reshape(sums.shape)
 
 
-def settled(weight: Tensor, kind: str, total: float) -> float:
-    """Return what a reduction over one weight comes to."""
+def settled(kind: str, total: Any, elements: Any) -> Any:
+    """Return what a reduction over one weight comes to, or over each weight of a column."""
     if kind == "tensor_norm":
-        return math.sqrt(total)  # NaN stays NaN
-    return divide(total, weight.numel())
+        return COLUMNS["sqrt"](total)  # NaN stays NaN
+    return COLUMNS["divide"](total, elements)
 
 
 class Swept(Protocol):

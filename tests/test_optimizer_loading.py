@@ -177,10 +177,13 @@ def test_a_state_that_is_not_whole():
         ("RMSprop", "Adagrad", ""),
         ("Adam", "NAdam", ""),
         ("SGD", "Momentum", ""),
+        ("NAdam", "RAdam", ""),
+        ("Adam", "Lion", ""),
     ],
 )
-def test_algorithms_that_look_alike(saved, loading, lacking):
-    saver, _ = trained(getattr(ravine.optim, saved))
+@pytest.mark.parametrize("home", [ravine.optim, torch.optim], ids=["ravine", "torch"])
+def test_algorithms_that_look_alike(saved, loading, lacking, home):
+    saver, _ = trained(getattr(home, saved))
     loader, _ = trained(getattr(ravine.optim, loading))
     text = refused(loader, saver.state_dict())
     first = f"the state lacks {lacking}, which" if lacking else "the state is of another algorithm"

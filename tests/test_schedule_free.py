@@ -158,6 +158,21 @@ def test_a_decay_beside_the_step_is_refused():
         ScheduleFreeSGD([w], weight_decay=0.1, decay="decoupled")
 
 
+@pytest.mark.parametrize("made", [ScheduleFreeSGD, ScheduleFreeAdamW])
+@pytest.mark.parametrize("options", [{"cautious": True}, {"l1": 0.1, "l1_proximal": True}])
+def test_a_change_after_the_step_is_refused(made, options):
+    w = torch.nn.Parameter(torch.ones(1))
+    with pytest.raises(ravine.errors.ArgumentError) as caught:
+        made([w], **options)
+    (name,) = options.keys() - {"l1"}
+    assert str(caught.value).startswith(
+        f"{name} would leave the average of the weights behind\n"
+        f"  where:    {made.__name__}, group 0\n  got:      {name}=True\n"
+    )
+    made([w], l1=0.1)
+    made([w], l1_proximal=True)  # without l1 it means nothing
+
+
 def test_momentum_of_zero_has_no_way_back():
     for made, options in (
         (ScheduleFreeSGD, {"momentum": 0.0}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import Any
 
-from ravine.errors import unknown_option
+from ravine.errors import ArgumentError, unknown_option
 from ravine.optim import lean_state
 from ravine.optim.bounds import check_bounds
 from ravine.optim.buckets import Group
@@ -49,6 +49,26 @@ def completed(optimizer: Any, group: Group) -> Group:
     lean_state.check(optimizer.rule, group, where)
     if optimizer.rule.check is not None:
         optimizer.rule.check(group)
+    if optimizer.rule.evaluation is not None:
+        _check_evaluated(group, where)
     if group["skip_nonfinite"]:
         group.setdefault(SKIPPED, 0)
     return group
+
+
+def _check_evaluated(group: Group, where: str) -> None:
+    """Refuse what changes the weights after the rule, whose average is then left behind."""
+    for option, used in (
+        ("cautious", group["cautious"]),
+        ("l1_proximal", group["l1_proximal"] and group["l1"] != 0),
+    ):
+        if used:
+            raise ArgumentError(
+                f"{option} would leave the average of the weights behind",
+                where=where,
+                got=f"{option}=True",
+                expected=f"{option}=False for a rule that is evaluated at an average",
+                do="use l1 without l1_proximal, which acts through the gradient"
+                if option == "l1_proximal"
+                else "use another rule, or leave cautious out",
+            )

@@ -24,6 +24,9 @@ _HALF = (torch.bfloat16, torch.float16)
 _KNOWN = {name for rule in RULES.values() for name in rule.equation.hyperparameters}
 """Every hyperparameter of a built-in rule."""
 
+_STATES = {name for rule in RULES.values() for name in (*rule.state_names.values(), *rule.numbers)}
+"""What the built-in elementwise rules keep, by the names in a saved state."""
+
 Loaded = tuple[defaultdict[Tensor, Any], list[Group]]
 
 
@@ -155,6 +158,8 @@ def _fitted(
             expected=f"a state of {_shown(needed)}",
             do="load what an optimizer of the same algorithm has saved",
         )
+    if type(rule) is Rule:  # not of a matrix rule, which leaves weights to AdamW
+        _check_names(rule, names.values(), saved, place)
     checked = {*names.values(), *(lean_state.names(name)[0] for name in names.values()), AVERAGE}
     fitted = {}
     for name, value in saved.items():
@@ -172,6 +177,20 @@ def _fitted(
             # A copy: torch shares it, and two optimizers then step one state.
             fitted[name] = value.detach().to(device, dtype, copy=True)
     return fitted
+
+
+def _check_names(rule: Rule, names: Collection[str], saved: Mapping[str, Any], place: str) -> None:
+    """Refuse state that only another built-in rule keeps: torch does not save what made it."""
+    numbers = [rule.state_names.get(name, name) for name in rule.numbers]
+    plain = (name.removesuffix("_codes").removesuffix("_scales") for name in saved)
+    foreign = [name for name in plain if name in _STATES.difference(names, numbers)]
+    if foreign:
+        raise ArgumentError(
+            "the state is of another algorithm",
+            where=place,
+            got=f"a state with {_shown(foreign)}",
+            expected=f"a state of {_shown([*names, *numbers])}, as {rule.name} keeps",
+        )
 
 
 def _check_tensor(name: str, value: Tensor, weight: Tensor, place: str) -> None:

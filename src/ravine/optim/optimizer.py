@@ -54,7 +54,8 @@ class Optimizer(Stepping):
             * ``weight_decay`` with ``decay``: "coupled" (g + weight_decay w), "decoupled"
               (w - lr weight_decay w) or "independent" (w - weight_decay w),
             * ``cautious``: keep of a step what goes against the gradient, lengthened by what was
-              left out, tensor by tensor (Liang et al. 2024; the mean is 1e-3 at least, as theirs),
+              left out, tensor by tensor (Liang et al. 2024; the mean is 1e-3 at least, as theirs);
+              schedule-free rules refuse it and ``l1_proximal``: their average would not follow,
             * ``average``: decay of an exponential average of the weights, see `averaged`,
             * ``maximize``: climb instead of descend,
             * ``state_dtype``, ``stochastic_rounding``, ``rounding_seed``: state in fewer bytes, and

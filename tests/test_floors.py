@@ -28,7 +28,7 @@ HEIGHT = {name: height for height, floor in enumerate(FLOORS) for name in floor}
 # Narrower than its floor: report draws plain JSON, which training's records call it for.
 ONLY = {"report": {"errors"}, "expression": {"errors"}, "errors": set()}
 # Upward on purpose, inside a function: a record draws itself.
-ALLOWED = {("training", "report"), ("diagnose", "report")}
+ALLOWED = {("training", "report")}
 
 HEAVY = ("numba", "triton", "plotly", "typer", "rich", "pandas", "sklearn", "scipy", "llvmlite")
 
@@ -140,3 +140,18 @@ def test_importing_ravine_alone_loads_none_of_them():
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_run_with_checkpoints_does_not_load_the_compiler_of_torch():
+    # 140 MB and two seconds, where nothing is compiled by it.
+    code = (
+        "import sys, tempfile, ravine\n"
+        "folder = tempfile.mkdtemp() + '/run'\n"
+        "ravine.train('wine', epochs=1, run_dir=folder, checkpoint_every=1)\n"
+        "ravine.train('wine', resume=folder, epochs=2)\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.strip() == "False"

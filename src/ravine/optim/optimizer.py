@@ -27,10 +27,12 @@ from ravine.optim.options import step_program
 from ravine.optim.sharding import gradient_norm, ranks_of_owner
 from ravine.optim.stepping import Stepping
 from ravine.optim.torch_ways import TORCH_WAYS, translated
+from ravine.optim.untraced import untraced, unwrapped
 from ravine.optim.watched import watched
 from ravine.rules import Rule
 
 _RUNTIME = ("t", "norm")
+_add_param_group = unwrapped(torch.optim.Optimizer.add_param_group)
 _OF_THE_STEP: dict[str, Any] = {"skip_nonfinite": False, "in_backward": False, "backend": "auto"}
 
 
@@ -121,7 +123,7 @@ class Optimizer(Stepping):
         """Add weights with options of their own; what is not named has the optimizer's value."""
         if isinstance(param_group, dict):
             param_group = completed(self, param_group)
-        super().add_param_group(param_group)
+        _add_param_group(self, param_group)
         self._changed()
 
     def observe(self, metric: float) -> None:
@@ -209,7 +211,7 @@ class Optimizer(Stepping):
 
     # -- saving and loading -------------------------------------------------------------------
 
-    @_disable_dynamo
+    @untraced
     def state_dict(self) -> dict[str, Any]:
         """Return the state as torch does; a schedule is written as its expression."""
         for before in self._optimizer_state_dict_pre_hooks.values():
@@ -219,7 +221,7 @@ class Optimizer(Stepping):
             state = _or(after(self, state), state)
         return state
 
-    @_disable_dynamo
+    @untraced
     def load_state_dict(self, state_dict: dict[str, Any], *, keep: Collection[str] = ()) -> None:
         """Load what `state_dict`, or the torch optimizer of the same rule, has returned.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from task_cases import make
@@ -24,7 +23,7 @@ HOLED = torch.tensor([[0.0, 1.0], [math.nan, 1.0]])
 WRONG = {
     "lengths": ({"train": (X, Y[:3])}, "differ in length", "X (4, 2), y (3, 1)"),
     "empty": ({"train": (X[:0], Y[:0])}, "empty", "one row at least"),
-    "array": ({"train": (np.zeros((4, 2)), Y)}, "X is not a tensor", "torch.as_tensor(X)"),
+    "rows": ({"train": ([[0.0, 0.0]] * 4, Y)}, "X is not a tensor", "torch.as_tensor(X)"),
     "list": ({"train": (X, [0, 1, 0, 1])}, "y is not a tensor", "builtins.list"),
     "one tensor": ({"train": X}, "neither a pair", "train=(X, y)"),
     "triple": ({"train": (X, Y, Y)}, "neither a pair", "tuple of 3 items"),

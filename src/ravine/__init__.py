@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ravine import diagnose, errors, losses, optim, regularize, schedules, tasks, watch
+    from ravine import data, diagnose, errors, losses, optim, regularize, schedules, tasks, watch
     from ravine.optim import update_rule
     from ravine.tasks import Task
     from ravine.training.config import read_config
@@ -21,6 +21,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Task",
+    "data",
     "diagnose",
     "errors",
     "find_lr",

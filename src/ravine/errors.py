@@ -65,6 +65,10 @@ class TaskError(RavineError, ValueError):
     """A task, or the file that defines it, cannot be used."""
 
 
+class DataError(RavineError, ValueError):
+    """Data, or a file that holds it, cannot be read or trained on."""
+
+
 class NonFiniteError(RavineError, ArithmeticError):
     """Training reached a loss that is NaN or infinite."""
 

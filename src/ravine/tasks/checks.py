@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ravine.data import Arrays, Source
+from ravine.data.arrays import as_tensor, is_mapped, torch_dtype
 from ravine.errors import TaskError
 
-Data: TypeAlias = "tuple[Tensor, Tensor] | Dataset[Any] | DataLoader[Any]"
+Data: TypeAlias = "tuple[Tensor, Tensor] | Source | Dataset[Any] | DataLoader[Any]"
 
 
 def check_data(task: str, part: str, data: object) -> Data:
-    """Return the data as a pair of tensors, a Dataset or a DataLoader, or raise TaskError."""
+    """Return the data as a pair of tensors, a Source, a Dataset or a DataLoader, or raise TaskError.
+
+    NumPy arrays become tensors that share their memory. Where one of the two is memory-mapped,
+    the pair becomes a Source, which reads it row by row and looks at the values then.
+    """
     where = f"{part} of task {task!r}"
-    if isinstance(data, DataLoader | Dataset):
+    if isinstance(data, DataLoader | Dataset | Source):
         _check_sized(where, data)
         return data
     if not isinstance(data, tuple | list) or len(data) != 2:
@@ -27,12 +34,14 @@ def check_data(task: str, part: str, data: object) -> Data:
             "the data is neither a pair of tensors nor a Dataset or DataLoader",
             where=where,
             got=got,
-            expected="(X, y), a torch Dataset or a torch DataLoader",
+            expected="(X, y), a source of ravine.data, a torch Dataset or a torch DataLoader",
             do="put inputs and targets in one tuple, such as train=(X, y)",
         )
-    inputs, targets = data
-    for label, value in (("X", inputs), ("y", targets)):
-        _check_tensor(f"{label} in {where}", label, value)
+    mapped = any(is_mapped(value) for value in data)
+    inputs, targets = (
+        _rows(f"{label} in {where}", label, value, mapped)
+        for label, value in zip(("X", "y"), data, strict=True)
+    )
     if len(inputs) != len(targets):
         raise TaskError(
             "X and y differ in length",
@@ -49,6 +58,8 @@ def check_data(task: str, part: str, data: object) -> Data:
             expected="one row at least",
             do="look at the filter or split that made it; leave out valid or test if there is none",
         )
+    if mapped:
+        return Arrays(inputs, targets)
     return inputs, targets
 
 
@@ -91,13 +102,17 @@ def _check_sized(where: str, data: Data) -> None:
         )
 
 
-def _check_tensor(where: str, label: str, value: object) -> None:
-    if not isinstance(value, Tensor):
+def _rows(where: str, label: str, value: Any, mapped: bool) -> Any:
+    """Return inputs or targets as they are if they are mapped, else as a tensor; or raise."""
+    if isinstance(value, np.ndarray):
+        torch_dtype(label, value, where)
+        value = value if mapped else as_tensor(value)
+    if not isinstance(value, Tensor | np.ndarray):
         raise TaskError(
             f"{label} is not a tensor",
             where=where,
             got=f"{type(value).__module__}.{type(value).__name__}",
-            expected="a torch.Tensor",
+            expected="a torch.Tensor or a numpy.ndarray",
             do=f"convert it once: torch.as_tensor({label})"
             + (", and .float() for inputs in double precision" if label == "X" else ""),
         )
@@ -109,6 +124,12 @@ def _check_tensor(where: str, label: str, value: object) -> None:
             expected="rows in the first dimension",
             do=f"for a single row write {label}[None]",
         )
+    if isinstance(value, Tensor):
+        _check_finite(where, label, value)
+    return value
+
+
+def _check_finite(where: str, label: str, value: Tensor) -> None:
     if not (value.is_floating_point() or value.is_complex()):
         return
     bad = ~torch.isfinite(value)

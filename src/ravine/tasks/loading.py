@@ -20,6 +20,7 @@ from ravine.tasks.seeding import check_seed, seeded
 from ravine.tasks.task import Task
 from ravine.tasks.task_file import EXAMPLE, folder_importable, line_in, read_task_file
 from ravine.tasks.text import text
+from ravine.tasks.text_file import text_file
 from ravine.tasks.wine import wine
 
 TaskSource: TypeAlias = Task | str | os.PathLike[str] | Callable[[int], Task]
@@ -40,8 +41,9 @@ def load_task(source: TaskSource, seed: int = 0) -> Task:
 
     Args:
         source: a ``Task``, returned as it is; a function of a seed that returns one; a name of
-            ``TASKS``; or the path of a .py file that defines ``def task(seed)`` (text that ends
-            in ``.py`` or holds a path separator).
+            ``TASKS``; the path of a .py file that defines ``def task(seed)`` (text that ends
+            in ``.py`` or holds a path separator); or the path of a .txt file, for a character
+            model of it (`text_file`).
         seed: an int in [0, 2**32 - 1]. A function also runs with the global generators of torch,
             NumPy and Python seeded by it, so that a model built without a thought of seeds is
             the same each time; the caller's generators are left as they were.
@@ -61,6 +63,8 @@ def load_task(source: TaskSource, seed: int = 0) -> Task:
         return _named(source)(seed)
     if isinstance(source, str | os.PathLike):
         path = Path(source)
+        if path.suffix == ".txt":
+            return text_file(path, seed)
         with seeded(seed):
             function = read_task_file(path)
         return _call(function, seed, path)
@@ -76,7 +80,7 @@ def load_task(source: TaskSource, seed: int = 0) -> Task:
 
 def is_path(source: str) -> bool:
     """Tell whether a text names a file; otherwise it is the name of a built-in task."""
-    return source.endswith(".py") or "/" in source or os.sep in source
+    return source.endswith((".py", ".txt")) or "/" in source or os.sep in source
 
 
 def _named(name: str) -> Callable[[int], Task]:

@@ -33,8 +33,9 @@ class Task:
             such as ``"huber(delta=2)"``. ``ravine.losses`` take class logits in the *last*
             dimension: output (..., C) with targets (...). Differs from
             ``torch.nn.functional.cross_entropy``, which wants the classes in dimension 1.
-        train: ``(X, y)`` with rows in the first dimension, a torch Dataset of such pairs, or a
-            DataLoader.
+        train: ``(X, y)``, tensors or NumPy arrays with rows in the first dimension; memory-mapped
+            arrays are read row by row. Or a source of `ravine.data` (Parquet and Arrow files,
+            texts), a torch Dataset of such pairs, map-style or iterable, or a DataLoader.
         valid: data of the same form that is never trained on, or None.
         test: data that choices are never made on, or None.
         metrics: names of ``METRICS`` or callables ``metric(output, target)`` that give one value
@@ -57,6 +58,7 @@ class Task:
 
     Raises:
         TaskError: a part is of the wrong type, empty, not finite or does not fit another part.
+        DataError: an array holds what no tensor can hold.
         UnknownNameError: a metric is unknown.
 
     >>> import torch

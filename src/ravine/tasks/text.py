@@ -14,6 +14,7 @@ from ravine.tasks.task import Task
 from ravine.tasks.transformer import CausalTransformer
 
 CONTEXT = 64
+BATCH = 32
 SECTION = 32 * CONTEXT  # characters; each section belongs to one part as a whole
 
 # sha256 of documentation_text() of one CPython. The text ships with Python and varies with its
@@ -47,26 +48,38 @@ def text(seed: int) -> Task:
     train, valid, test = (
         _windows(sections[rows]) for rows in (split.train, split.valid, split.test)
     )
-    with seeded(seed):
-        model = CausalTransformer(len(alphabet), context=CONTEXT, width=128, heads=4, layers=3)
     return Task(
         name="text",
-        model=model,
+        model=character_model(len(alphabet), seed),
         loss="cross_entropy",
         train=train,
         valid=valid,
         test=test,
         metrics=["accuracy"],
-        optimizer="adamw(lr=warmup(50) >> cosine(562, peak=4e-3, end=4e-4), "
-        "betas=(0.9, 0.98), weight_decay=0.1, clip_norm=1)",
+        optimizer=character_optimizer(steps=612),
         epochs=4,
-        batch_size=32,
+        batch_size=BATCH,
         baseline=class_entropy(train[1]),
         facts={
             "characters": len(written),
             "alphabet": len(alphabet),
             "text_sha256": hashlib.sha256(written.encode()).hexdigest(),
         },
+    )
+
+
+def character_model(symbols: int, seed: int) -> CausalTransformer:
+    """Return the model of the task, for an alphabet of some size."""
+    with seeded(seed):
+        return CausalTransformer(symbols, context=CONTEXT, width=128, heads=4, layers=3)
+
+
+def character_optimizer(*, steps: int) -> str:
+    """Return the optimizer of the task, for a run of some steps."""
+    warm = min(50, max(steps // 10, 1))
+    return (
+        f"adamw(lr=warmup({warm}) >> cosine({steps - warm}, peak=4e-3, end=4e-4), "
+        "betas=(0.9, 0.98), weight_decay=0.1, clip_norm=1)"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -44,8 +45,8 @@ def evaluate(
     counts = dict.fromkeys(metrics, 0)
     try:
         # Not inference_mode: what a model keeps of its forward could then never be trained through.
-        with torch.no_grad():
-            for inputs, targets in batches.epoch(1):
+        with torch.no_grad(), contextlib.closing(batches.epoch(1)) as looked_at:
+            for inputs, targets in looked_at:
                 if check is not None:
                     check()
                 output = model(inputs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -184,8 +184,9 @@ class Loop:
         step = self._step
         step.begin_epoch()
         before, look, reporter = self.samples, self.look_every, self.reporter
+        left = self._left()
         try:
-            for batch in self._left():
+            for batch in left:
                 inputs, targets = self._changed(batch)
                 loss = step.gradient(inputs, targets)
                 size = len(inputs)
@@ -218,6 +219,7 @@ class Loop:
                     break
             self.settle()
         finally:
+            left.close()  # a thread that reads ahead ends now
             if self.samples != before:
                 self.seconds += time.perf_counter() - start
         if self.rows == 0:
@@ -228,7 +230,7 @@ class Loop:
                 do="look at drop_last and the sampler; an iterator is used up after one epoch",
             )
 
-    def _left(self) -> Iterator[Batch]:
+    def _left(self) -> Generator[Batch]:
         """Return the batches of the epoch that were not trained on yet."""
         if self.batch == 0:
             self.epoch_random = random_state()

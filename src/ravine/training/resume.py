@@ -57,7 +57,7 @@ def saved_task(saved: Mapping[str, Any], run_dir: Path) -> str:
     if source in TASKS:
         return source
     path = Path(source)
-    if path.suffix != ".py":
+    if path.suffix not in (".py", ".txt"):
         problem = "it was made in Python"
     elif path.resolve().is_relative_to(run_dir.resolve()):
         problem = "its file is inside of the run directory"

@@ -10,6 +10,7 @@ from ravine.training.batches.choice import (
 )
 from ravine.training.batches.loaders import DatasetBatches, LoaderBatches
 from ravine.training.batches.protocol import Batch, Batches
+from ravine.training.batches.sources import SourceBatches
 from ravine.training.batches.tensors import TensorBatches
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Batches",
     "DatasetBatches",
     "LoaderBatches",
+    "SourceBatches",
     "TensorBatches",
     "check_batch_size",
     "evaluation_batches",

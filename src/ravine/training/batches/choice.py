@@ -7,10 +7,12 @@ from typing import Any, Literal
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from ravine.data import Source
 from ravine.errors import ArgumentError
 from ravine.tasks.checks import Data, rows_of
 from ravine.training.batches.loaders import DatasetBatches, LoaderBatches
 from ravine.training.batches.protocol import Batches
+from ravine.training.batches.sources import SourceBatches
 from ravine.training.batches.tensors import TensorBatches
 
 BatchSize = int | Literal["all"]
@@ -47,6 +49,8 @@ def training_batches(data: Data, batch_size: BatchSize, device: torch.device, se
         )
     size = rows if batch_size == "all" and rows is not None else batch_size
     assert isinstance(size, int)
+    if isinstance(data, Source):
+        return SourceBatches(data, size, device, None if batch_size == "all" else seed)
     if isinstance(data, IterableDataset):
         return LoaderBatches(_loader(data, size), device, seed)
     return DatasetBatches(data, size, device, seed, shuffled=batch_size != "all")
@@ -66,9 +70,12 @@ def evaluation_batches(data: Data, device: torch.device, trained: int) -> Batche
         return TensorBatches(data, max(trained, min(small, 1024)), device, None)
     if isinstance(data, DataLoader):
         return LoaderBatches(data, device, 0)
+    size = max(trained, 64)
+    if isinstance(data, Source):
+        return SourceBatches(data, size, device, None)
     if isinstance(data, IterableDataset):
-        return LoaderBatches(_loader(data, max(trained, 64)), device, 0)
-    return DatasetBatches(data, max(trained, 64), device, 0, shuffled=False)
+        return LoaderBatches(_loader(data, size), device, 0)
+    return DatasetBatches(data, size, device, 0, shuffled=False)
 
 
 def _loader(data: IterableDataset[Any], size: int) -> DataLoader[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import torch
@@ -57,7 +57,7 @@ class LoaderBatches(Stateless):
         whole = math.ceil(self.rows / self.steps) if self.rows and self.steps else 1
         self.size = loader.batch_size or whole  # a batch_sampler does not tell
 
-    def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
+    def epoch(self, number: int, skip: int = 0) -> Generator[Batch]:
         """Return the batches of an epoch; what is skipped is drawn and dropped now."""
         for one in (*samplers_of(self._loader), self._loader.dataset):
             if callable(tell := getattr(one, "set_epoch", None)):
@@ -69,7 +69,7 @@ class LoaderBatches(Stateless):
                 raise too_few(number, skip, place)
         return self._epoch(batches, number, skip)
 
-    def _epoch(self, batches: Iterator[Any], number: int, place: int) -> Iterator[Batch]:
+    def _epoch(self, batches: Iterator[Any], number: int, place: int) -> Generator[Batch]:
         while (batch := self._drawn(batches, number, place)) is not None:
             yield on(self._device, batch)
             place += 1
@@ -117,7 +117,7 @@ class DatasetBatches(Stateless):
         self._shuffled = shuffled
         self._apart = Apart()
 
-    def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
+    def epoch(self, number: int, skip: int = 0) -> Generator[Batch]:
         """Return the batches of an epoch; what is skipped is not read."""
         if skip > self._steps:
             raise too_few(number, skip, self._steps)
@@ -125,7 +125,7 @@ class DatasetBatches(Stateless):
             tell(number - 1)
         return self._epoch(number, skip)
 
-    def _epoch(self, number: int, skip: int) -> Iterator[Batch]:
+    def _epoch(self, number: int, skip: int) -> Generator[Batch]:
         order = torch.arange(self._rows)
         if self._shuffled:
             order = epoch_order(self._rows, self._seed, number)

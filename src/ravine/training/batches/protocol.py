@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -25,13 +25,14 @@ class Batches(Protocol):
     steps: int | None
     size: int
 
-    def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
+    def epoch(self, number: int, skip: int = 0) -> Generator[Batch]:
         """Return the batches of an epoch without the first ``skip``.
 
         Order and content are decided by the seed, the epoch's number and the batch's place alone:
         ``epoch(n, skip=k)`` gives the bits of ``epoch(n)`` from batch k on, in any process. What
         has to be drawn and dropped for that is drawn before this returns. The global random
-        states of torch, Python and NumPy are as they were whenever the caller has control.
+        states of torch, Python and NumPy are as they were whenever the caller has control. A caller
+        that does not take all batches closes the generator: a thread may be reading ahead.
 
         Args:
             number: of the epoch, from 1.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Literal
 
 import torch
@@ -36,13 +36,13 @@ class TensorBatches(Stateless):
         self.steps: int | None = self._steps
         self._seed = seed
 
-    def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
+    def epoch(self, number: int, skip: int = 0) -> Generator[Batch]:
         """Return the batches of an epoch; what is skipped is not touched."""
         if skip > self._steps:
             raise too_few(number, skip, self._steps)
         return self._epoch(number, skip)
 
-    def _epoch(self, number: int, skip: int) -> Iterator[Batch]:
+    def _epoch(self, number: int, skip: int) -> Generator[Batch]:
         inputs, targets, size = self._inputs, self._targets, self.size
         if size == self._rows:
             if not skip:

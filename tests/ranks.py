@@ -20,7 +20,7 @@ TIME_LIMIT = 100.0
 
 # A server that has imported everything once, and no thread of its own, forks the processes.
 _START = multiprocessing.get_context("forkserver")
-_START.set_forkserver_preload(["torch", "torch.distributed.fsdp", "ravine.optim"])
+_START.set_forkserver_preload(["torch", "torch.distributed.fsdp", "ravine.training"])
 
 
 def _in_process(

@@ -83,6 +83,11 @@ def test_the_long_example_of_the_first_page(tmp_path: Path) -> None:
         "regularize": ["dropout(0.1)", "early_stopping()"],
         "seed": 3,
         "device": record["config"]["device"],
+        "accumulate": 1,
+        "precision": "float32",
+        "parallel": None,
+        "compile": False,
+        "checkpoint_activations": False,
     }
     assert record["facts"]["steps"] == 3
     assert "note: dropout p=0.1 set in" in done.stderr

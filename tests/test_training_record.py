@@ -67,6 +67,11 @@ def test_the_record_is_plain_json_of_the_agreed_shape() -> None:
         "regularize": ["dropout(0.1)"],
         "seed": 0,
         "device": "cpu",
+        "accumulate": 1,
+        "precision": "float32",
+        "parallel": None,
+        "compile": False,
+        "checkpoint_activations": False,
     }
     assert {"python", "torch", "platform", "cpu", "threads"} <= set(data["environment"])
     assert {

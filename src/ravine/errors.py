@@ -85,6 +85,10 @@ class CheckpointError(RavineError, OSError):
     """A checkpoint cannot be written, or there is none that can be read."""
 
 
+class DistributedError(RavineError, RuntimeError):
+    """Processes that train together cannot go on, because of one of them."""
+
+
 class ResumeError(RavineError, ValueError):
     """A run cannot go on with what it is given now."""
 

@@ -50,6 +50,14 @@ def run_training(
         from ravine.training import train as own_train
 
         train = own_train
+    from ravine.training.devices import is_first
+
+    if not is_first():  # of several processes the first one writes and shows
+        try:
+            train(task, **options if resume is None else {**options, "resume": resume})
+        except KeyboardInterrupt as error:
+            raise typer.Exit(INTERRUPTED) from error
+        return
     from ravine.cli.display import choose_display
     from ravine.cli.outlet import Outlet
     from ravine.cli.results import print_results

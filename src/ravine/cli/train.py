@@ -92,6 +92,35 @@ def add_train(app: typer.Typer, *, command: type[Any], train: Train | None = Non
         device: Annotated[
             str, typer.Option("--device", "-d", metavar="D", help="auto, cpu, cuda, cuda:1...")
         ] = "auto",
+        accumulate: Annotated[
+            int | None,
+            typer.Option(
+                "--accumulate", metavar="K", min=1, help="Passes for a step, each of a part of it."
+            ),
+        ] = None,
+        precision: Annotated[
+            str | None,
+            typer.Option("--precision", metavar="P", help="float32, bfloat16 or float16."),
+        ] = None,
+        parallel: Annotated[
+            str | None,
+            typer.Option(
+                "--parallel",
+                metavar="P",
+                help="Under torchrun: data (a copy of the model in each process) or sharded.",
+            ),
+        ] = None,
+        compile: Annotated[
+            bool | None,
+            typer.Option("--compile/--no-compile", help="Compile the model (torch.compile)."),
+        ] = None,
+        checkpoint_activations: Annotated[
+            bool | None,
+            typer.Option(
+                "--checkpoint-activations/--no-checkpoint-activations",
+                help="Compute the inside of blocks again instead of keeping it.",
+            ),
+        ] = None,
         run_dir: Annotated[
             Path | None,
             typer.Option(

@@ -125,6 +125,24 @@ class RowLoss:
             found = first_pass(request, False)[0]
         return found if summed else found.reshape(shape)
 
+    def amount(self, target: Tensor, **hyperparameters: Any) -> Tensor:
+        """Return what the mean divides by: the rows, or the weights of those not ignored.
+
+        >>> from ravine.losses import cross_entropy
+        >>> cross_entropy.amount(torch.tensor([0, -100, 2]), class_weight=[1.0, 1.0, 0.5]).item()
+        1.5
+        """
+        values = self.settle(hyperparameters)
+        soft = target.is_floating_point()
+        target = target.movedim(values.pop("dim", -1), -1).flatten(0, -2) if soft else target
+        class_weight = values.get("class_weight")
+        if class_weight is not None:
+            class_weight = torch.as_tensor(class_weight, dtype=torch.float64, device=target.device)
+        options = {**values, "class_weight": class_weight}
+        # No amount depends on the scores.
+        rows = target if soft else target.reshape(-1)
+        return self.rows.amount(RowBatch(rows, rows, None, options))
+
     def _plain(
         self,
         batch: RowBatch,

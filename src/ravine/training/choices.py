@@ -21,6 +21,7 @@ from ravine.training.catalog import (
     merged,
     written,
 )
+from ravine.training.devices import Way, settled
 
 OPTIMIZER, BATCH_SIZE, EPOCHS = "adam(lr=1e-3)", 64, 20
 """What is taken where neither the caller nor the task says anything."""
@@ -38,6 +39,7 @@ class Choices:
     regularizers: list[Any]
     seed: int
     device: torch.device
+    way: Way
     config: dict[str, Any]
 
 
@@ -51,12 +53,14 @@ def settle(
     seed: int,
     device: torch.device,
     saved: Mapping[str, Any] | None,
+    way: Mapping[str, Any] | None = None,
 ) -> Choices:
     """Return the choices of `ravine.train`'s arguments.
 
     Args:
         saved: the configuration of the run that goes on, which decides what is not given; None
             for a new run, where the task does.
+        way: the fields of `Way` that were given, among others.
     """
     task = load_task(source, seed)
     if loss is None and saved is not None and saved["loss"] != choose_loss(task.loss, {})[1]:
@@ -84,6 +88,7 @@ def settle(
         epochs = saved["epochs"] if saved is not None else task.epochs or EPOCHS
     if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 0:
         raise ArgumentError("epochs cannot be used", got=repr(epochs), expected="an integer >= 0")
+    how = settled(way or {}, saved)
     config = {
         "task": source if isinstance(source, str) else task.name,
         "optimizer": optimizer_text,
@@ -93,10 +98,13 @@ def settle(
         "regularize": [repr(one) for one in regularizers],
         "seed": seed,
         "device": str(device),
+        **how.to_config(),
     }
     if task.scheduler is not None:
         config["scheduler"] = f"{written(task.scheduler)}, every {task.scheduler_interval}"
-    return Choices(task, maker, loss_function, size, epochs, regularizers, seed, device, config)
+    return Choices(
+        task, maker, loss_function, size, epochs, regularizers, seed, device, how, config
+    )
 
 
 def _written(regularize: Any) -> list[str]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ravine.errors import ShapeError, TaskError
 from ravine.tasks.metrics import Metric
 from ravine.training.batches import Batches
+from ravine.training.devices import Devices
 
 
 def evaluate(
@@ -22,6 +23,7 @@ def evaluate(
     *,
     part: str,
     check: Callable[[], None] | None = None,
+    devices: Devices | None = None,
 ) -> dict[str, float]:
     """Return ``part/loss`` and the metrics, with the model in evaluation mode.
 
@@ -34,10 +36,13 @@ def evaluate(
         metrics: functions by name.
         part: the part's name, "valid" or "test".
         check: called before every batch; what it raises ends the evaluation.
+        devices: how the model is computed; each of its processes takes its rows of every batch.
 
     Raises:
         ShapeError: a metric returned nothing. TaskError: the data has no batch.
     """
+    devices = devices or Devices.alone(model)
+    devices.share_buffers(model)
     was_training = model.training
     model.eval()
     rows, total_loss = 0, 0.0
@@ -49,11 +54,15 @@ def evaluate(
             for inputs, targets in looked_at:
                 if check is not None:
                     check()
-                output = model(inputs)
                 rows += len(targets)
-                total_loss += float(loss(output, targets)) * len(targets)
+                own = devices.parts.looked_at(inputs, targets, loss)
+                output = devices.forward(own.inputs)
+                if own.share:
+                    total_loss += float(loss(output, own.targets)) * own.share * len(targets)
+                if own.stands_in:
+                    continue
                 for name, metric in metrics.items():
-                    value, weight = _mean(name, metric, output, targets, part)
+                    value, weight = _mean(name, metric, output, own.targets, part)
                     sums[name] += value * weight
                     counts[name] += weight
     finally:
@@ -66,8 +75,10 @@ def evaluate(
             expected="one batch at least in every pass",
             do="look at drop_last and the sampler; an iterator is used up after one pass",
         )
+    total_loss, *totals = devices.team.sums([total_loss, *sums.values(), *counts.values()])
+    means = [sum_ / count for sum_, count in zip(totals, totals[len(sums) :], strict=False)]
     found = {f"{part}/loss": total_loss / rows}
-    return found | {f"{part}/{name}": sums[name] / counts[name] for name in metrics}
+    return found | {f"{part}/{name}": mean for name, mean in zip(metrics, means, strict=True)}
 
 
 def _mean(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -58,13 +59,17 @@ def interval(every: Every | Literal["auto"]) -> Interval:
 
 @dataclass
 class Keeper:
-    """Writes the checkpoints of a loop, in the store, when they are due."""
+    """Writes the checkpoints of a loop, in the store, when they are due.
+
+    Every process of a run has one; the first one's clock decides, and it alone has a store.
+    """
 
     loop: Loop
-    store: Store
+    store: Store | None
     every: Interval
     history: History
     signals: Signals
+    agreed: Callable[[int], int] = int
     _step: int = 0
     _time: float = field(default_factory=time.monotonic)
     _cost: float = 0.0
@@ -83,20 +88,26 @@ class Keeper:
         if every.steps is not None:
             due = self.loop.step - self._step >= every.steps
         else:
-            due = (
-                every.seconds is not None
-                and not self.store.busy
-                and (time.monotonic() - self._time >= max(every.seconds, every.share * self._cost))
-            )
+            due = bool(self.agreed(self._is_time()))
         if due:
             self.save()
+
+    def _is_time(self) -> bool:
+        every = self.every
+        return (
+            every.seconds is not None
+            and self.store is not None
+            and not self.store.busy
+            and time.monotonic() - self._time >= max(every.seconds, every.share * self._cost)
+        )
 
     def save(self) -> None:
         """Write a checkpoint of the loop as it stands."""
         start = time.monotonic()
         loop = self.loop
         state: dict[str, Any] = {"loop": state_of(loop), "history": list(self.history)}
-        self.store.save(Position(loop.step, loop.epoch), state)
+        if self.store is not None:
+            self.store.save(Position(loop.step, loop.epoch), state)
         self._step, self._time = loop.step, time.monotonic()
         self._cost = self._time - start
 
@@ -110,4 +121,5 @@ class Keeper:
             if whole:
                 self.save()
         finally:
-            self.store.close()
+            if self.store is not None:
+                self.store.close()

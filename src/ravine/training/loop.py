@@ -12,19 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ravine.engine.norm import squared_norm
 from ravine.errors import Interrupted, TaskError
 from ravine.optim import Optimizer
 from ravine.regularize import EarlyStopping, Part
 from ravine.tasks.metrics import Metric
 from ravine.training.averaging import averaged
 from ravine.training.batches import Batch, Batches
+from ravine.training.devices import Devices
 from ravine.training.divergence import is_finite, not_finite
 from ravine.training.evaluation import evaluate
 from ravine.training.random_state import random_state, set_random_state
 from ravine.training.reporter import Reporter
 from ravine.training.scheduling import Scheduling
-from ravine.training.step import Step
+from ravine.training.step import make_step
 
 CHECK_EVERY = 32
 """Steps between two looks at the loss on a device where looking means waiting for it."""
@@ -50,6 +50,7 @@ class Loop:
         after_step: called after every step, when the state is whole; what it raises ends the run.
         check: called between the batches of an evaluation, to end it early.
         look_every: steps between two looks at the loss.
+        devices: how steps are computed; None for one process, whole batches and all bits.
         step: updates made so far.
         epoch: epochs completed.
         batch: batches of the epoch under way that were trained on.
@@ -70,6 +71,7 @@ class Loop:
     after_step: Callable[[], None] | None = None
     check: Callable[[], None] | None = None
     look_every: int = 1
+    devices: Devices = None  # type: ignore[assignment]  # filled in below
     step: int = 0
     epoch: int = 0
     batch: int = 0
@@ -84,10 +86,10 @@ class Loop:
     _sizes: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.devices = self.devices or Devices.alone(self.model)
         for part in self.parts:
             part.begin(self.model)
-        ascending = next((part for part in self.parts if part.ascends), None)
-        self._step = Step(self.model, self.loss, self.optimizer, ascending)
+        self._step = make_step(self.model, self.loss, self.optimizer, self.devices, self.parts)
         self.keep()
 
     def run_epoch(self) -> tuple[dict[str, Any], bool]:
@@ -145,8 +147,7 @@ class Loop:
         """Return the norm of the gradient over all weights."""
         if self.loaded_norm is not None:  # no step was made since the run was resumed
             return self.loaded_norm
-        grads = [p.grad for p in self.model.parameters() if p.grad is not None]
-        return math.sqrt(squared_norm(grads))
+        return self._step.gradient_norm()
 
     def averaged(self) -> contextlib.AbstractContextManager[None]:
         """Put the averaged weights in place, if there are any."""
@@ -252,7 +253,13 @@ class Loop:
         before = random_state()
         try:
             return evaluate(
-                self.model, valid, self.loss, self.metrics, part="valid", check=self.check
+                self.model,
+                valid,
+                self.loss,
+                self.metrics,
+                part="valid",
+                check=self.check,
+                devices=self.devices,
             )
         except Interrupted:
             set_random_state(before)  # as if it had not begun: a resumed run evaluates anew

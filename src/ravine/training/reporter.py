@@ -25,10 +25,17 @@ class Reporter:
 
     Args:
         emit: called with the events, or None for nobody.
+        agreed: returns the largest number in all processes of the run: they tell together, since
+            the norm of the gradient may need all of them.
     """
 
-    def __init__(self, emit: Callable[[StepDone], None] | None = None) -> None:
+    def __init__(
+        self,
+        emit: Callable[[StepDone], None] | None = None,
+        agreed: Callable[[int], int] = int,
+    ) -> None:
         self.progress = Progress()
+        self._agreed = agreed
         self._emit = emit
         self._pace = Pace(EVERY)
 
@@ -39,7 +46,10 @@ class Reporter:
             loop: where the run stands.
             loss: that of the step's batch.
         """
-        if self._emit is None or not self._pace.due():
+        if not self._agreed(self._emit is not None and self._pace.due()):
+            return
+        norm = loop.gradient_norm()
+        if self._emit is None:
             return
         steps = loop.batches.steps
         left = self.progress.report(
@@ -54,7 +64,7 @@ class Reporter:
                 epoch=loop.epoch + 1,
                 loss=float(loss.detach()),
                 lr=loop.lr,
-                gradient_norm=loop.gradient_norm(),
+                gradient_norm=norm,
                 smoothed_loss=self.progress.smoothed.value,
                 samples_per_second=self.progress.samples_per_second,
                 seconds_left=left,

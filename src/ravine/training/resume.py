@@ -12,9 +12,10 @@ from ravine.expression import parse
 from ravine.schedules import SCHEDULES
 from ravine.tasks.loading import TASKS
 from ravine.training.catalog import OPTIMIZERS, OptimizerChoice
+from ravine.training.devices import MAY_CHANGE as WAYS
 from ravine.training.run_directory import CONFIG
 
-MAY_CHANGE = ("epochs", "lr")
+MAY_CHANGE = ("epochs", "lr", *WAYS)
 
 
 def saved_config(run_dir: Path) -> dict[str, Any]:
@@ -92,8 +93,7 @@ def check_changes(saved: Mapping[str, Any], now: Mapping[str, Any], run_dir: Pat
             where=str(run_dir),
             got=str(after),
             expected=str(before),
-            do=f"leave {name} out, or start a new run; what may change is "
-            + " and ".join(MAY_CHANGE),
+            do=f"leave {name} out, or start a new run; what may change is " + ", ".join(MAY_CHANGE),
         )
     return new_lr
 

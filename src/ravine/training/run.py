@@ -15,6 +15,7 @@ from ravine.training.acting import parts_of, stopper_of
 from ravine.training.batches import evaluation_batches, training_batches
 from ravine.training.checkpoints import Store
 from ravine.training.choices import Choices
+from ravine.training.devices import Devices, Team, own_device
 from ravine.training.environment import environment
 from ravine.training.evaluation import evaluate
 from ravine.training.events import EpochDone, Event, Listener, RunEnded
@@ -33,16 +34,25 @@ from ravine.training.telling import facts_of, started
 
 @dataclass
 class Run:
-    """What a run is made of; `execute` trains."""
+    """What a run is made of; `execute` trains.
+
+    Attributes:
+        directory: where this process writes the run; None for no place, or for another process.
+        kept: whether one of the processes writes it.
+    """
 
     choices: Choices
     directory: RunDirectory | None
+    kept: bool
     listeners: Sequence[Listener]
     every: Interval
     resumed: bool = False
     new_lr: bool = False
     hooks: Hooks = field(default_factory=Hooks)
-    signals: Signals = field(default_factory=Signals)
+    team: Team = field(default_factory=Team)
+
+    def __post_init__(self) -> None:
+        self.signals = Signals(self.team.agreement())
 
     def execute(self) -> Record:
         """Train, and leave the record in whatever way the run ends.
@@ -67,13 +77,15 @@ class Run:
             raise
         start = time.perf_counter()
         try:
-            try:
-                self._emit(started(self.choices, loop, notes, record.run_dir))
-                with self.signals.watched():
-                    self._epochs(loop, record, keeper)
-            except (Exception, KeyboardInterrupt) as error:
-                self._broken_off(error, loop, record, keeper, time.perf_counter() - start)
-                raise
+            # Watched while files are written as well: torchrun sends SIGTERM when one process ends.
+            with self.signals.watched():
+                try:
+                    self._emit(started(self.choices, loop, notes, record.run_dir))
+                    with self.team.guarded():
+                        self._epochs(loop, record, keeper)
+                except (Exception, KeyboardInterrupt) as error:
+                    self._broken_off(error, loop, record, keeper, time.perf_counter() - start)
+                    raise
             try:
                 self._finish(loop, record, time.perf_counter() - start)
             except Exception as error:
@@ -86,21 +98,25 @@ class Run:
 
     def _keeper(self, loop: Loop, record: Record, notes: list[str]) -> Keeper | None:
         """Return what writes the checkpoints, the loop put where the newest one was written."""
-        if self.directory is None:
+        if not self.kept:
             return None
-        store = Store(self.directory.path / CHECKPOINTS)
+        directory, team = self.directory, self.team
+        store = None if directory is None else Store(directory.path / CHECKPOINTS)
         if self.resumed:
-            position, state, passed = store.newest()
+            position, state, passed = team.led(store.newest if store is not None else _nothing)
             notes += passed
             if position is None:
                 notes.append("resumed from the start: there is no checkpoint yet")
             else:
-                load_state(loop, state["loop"], keep_lr=self.new_lr)
+                load_state(loop, state["loop"], keep_lr=self.new_lr, seed=self.choices.seed)
                 record.history.extend(state["history"])
                 notes.append(f"resumed at step {loop.step}, epoch {loop.epoch + 1}")
-            self.directory.start(record.config, record.environment)
-            self.directory.rewrite(record.history)
-        keeper = Keeper(loop, store, self.every, record.history, self.signals)
+            if directory is not None:
+                directory.start(record.config, record.environment)
+                directory.rewrite(record.history)
+        keeper = Keeper(
+            loop, store, self.every, record.history, self.signals, agreed=team.agreement()
+        )
         loop.after_step = keeper.after_step
         return keeper
 
@@ -112,33 +128,36 @@ class Run:
             for one in self.choices.regularizers
             if (note := one.prepare_model(model, seed=self.choices.seed))
         ]
-        model.to(self.choices.device)
+        device = own_device(self.choices.device)
+        model.to(device)
+        devices = Devices.made(model, self.choices.way, self.team, device)
+        devices.own_masks(model)
+        devices.own_random(self.choices.seed)
         optimizer, grouping = make_optimizer(self.choices.maker, model)
         batches = training_batches(
-            self.choices.task.train, self.choices.batch_size, self.choices.device, self.choices.seed
+            self.choices.task.train, self.choices.batch_size, device, self.choices.seed
         )
         valid = self.choices.task.valid
         loss = self.choices.loss
         if isinstance(loss, nn.Module):  # the caller's own stays where it is
-            loss = copy.deepcopy(loss).to(self.choices.device)
+            loss = copy.deepcopy(loss).to(device)
         loop = Loop(
             model=model,
             optimizer=optimizer,
             loss=loss,
             batches=batches,
-            valid=None
-            if valid is None
-            else evaluation_batches(valid, self.choices.device, batches.size),
+            valid=None if valid is None else evaluation_batches(valid, device, batches.size),
             metrics=self.choices.task.metric_functions(),
             stopper=stopper_of(self.choices.regularizers, self.choices.task),
             parts=parts_of(self.choices.regularizers, self.choices.seed),
             scheduler=self._scheduler(optimizer),
             epochs=self.choices.epochs,
-            reporter=Reporter(self._emit if self.listeners else None),
+            reporter=Reporter(self._emit if self.listeners else None, self.team.agreement()),
             on_step=self.hooks.after_step,
             after_step=self.signals.check,
             check=self.signals.check,
-            look_every=1 if self.choices.device.type == "cpu" else CHECK_EVERY,
+            look_every=1 if device.type == "cpu" else CHECK_EVERY,
+            devices=devices,
         )
         return loop, notes + grouping
 
@@ -198,10 +217,14 @@ class Run:
                 if self.directory is not None and not self.resumed:
                     self.directory.abandon()
                 return
+        together = isinstance(error, (NonFiniteError, Interrupted))  # in all processes alike
         try:
             if keeper is not None:
                 keeper.end(whole=isinstance(error, Interrupted))
-            self._finish(loop, record, seconds)
+            if together or not loop.devices.layout.divided:
+                self._finish(loop, record, seconds)
+            else:  # the others do not help to put the weights together
+                self._emit(RunEnded(record))
         except Exception as another:
             error.add_note(f"and then: {type(another).__name__}: {another}")
 
@@ -241,11 +264,18 @@ class Run:
             weight.grad = None
         record.metrics = {name: value for name, value in row.items() if "/" in name} | best
         if self.choices.task.test is not None and record.status in ("completed", "stopped early"):
-            test = evaluation_batches(
-                self.choices.task.test, self.choices.device, loop.batches.size
+            device = own_device(self.choices.device)
+            test = evaluation_batches(self.choices.task.test, device, loop.batches.size)
+            record.metrics |= evaluate(
+                model, test, loop.loss, loop.metrics, part="test", devices=loop.devices
             )
-            record.metrics |= evaluate(model, test, loop.loss, loop.metrics, part="test")
+        record.model = loop.devices.plain()
 
     def _emit(self, event: Event) -> None:
         for listener in self.listeners:
             listener(event)
+
+
+def _nothing() -> tuple[None, None, list[str]]:
+    """Stand in for what the first process alone reads."""
+    return None, None, []

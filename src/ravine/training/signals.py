@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from ravine.errors import Interrupted
@@ -14,10 +14,15 @@ _WATCHED = ("SIGINT", "SIGTERM")
 
 
 class Signals:
-    """Remembers that a signal came, until `check` is called between two steps."""
+    """Remembers that a signal came, until `check` is called between two steps.
 
-    def __init__(self) -> None:
-        self._came: str | None = None
+    Args:
+        agreed: returns the largest number in all processes of the run, which end after one step.
+    """
+
+    def __init__(self, agreed: Callable[[int], int] = int) -> None:
+        self._came = 0
+        self._agreed = agreed
 
     def check(self) -> None:
         """Raise if a signal came since the run began.
@@ -25,8 +30,9 @@ class Signals:
         Raises:
             Interrupted: one came.
         """
-        if self._came is not None:
-            raise Interrupted(self._came)
+        number = self._agreed(self._came)
+        if number:
+            raise Interrupted(signal.Signals(number).name)
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
@@ -49,6 +55,6 @@ class Signals:
                 signal.signal(number, handler)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        if self._came is not None:
+        if self._came:
             raise KeyboardInterrupt
-        self._came = signal.Signals(number).name
+        self._came = number

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ravine.errors import ResumeError
 from ravine.optim import Optimizer
+from ravine.training.devices import placed, whole
 from ravine.training.loop import Loop
 from ravine.training.random_state import random_state, set_random_state
 
@@ -16,10 +17,15 @@ COUNTERS = ("step", "epoch", "batch", "seconds", "total", "rows", "samples")
 
 
 def state_of(loop: Loop) -> dict[str, Any]:
-    """Return the state of a loop, as dictionaries of tensors and numbers; the tensors are its own."""
+    """Return the state of a loop, as dictionaries of tensors and numbers; the tensors are its own.
+
+    Several processes ask for it together, and only the first gets the tensors that are divided
+    over them: the state has the same form for any number of processes.
+    """
     loop.settle()
     under_way = loop.batch > 0
-    return {
+    random, *others = loop.devices.team.gathered(random_state())
+    state = {
         "counters": {name: getattr(loop, name) for name in COUNTERS},
         "model": _model_state(loop.model),
         "optimizer": loop.optimizer.state_dict(),
@@ -28,22 +34,29 @@ def state_of(loop: Loop) -> dict[str, Any]:
         "parts": [part.state_dict() for part in loop.parts],
         "scheduler": None if loop.scheduler is None else loop.scheduler.state_dict(),
         "batches": loop.batches.state_dict(),
-        "random": random_state(),
+        "precision": loop.devices.precision.state_dict(),
+        "random": random,
+        "random_of_others": others,
         "smoothed": loop.reporter.progress.smoothed.state(),
         # At the end of an epoch these follow from the rest.
         "epoch_random": loop.epoch_random if under_way else None,
         "kept": loop.kept if under_way else None,
         "gradient_norm": loop.gradient_norm() if under_way else None,
     }
+    if not loop.devices.layout.divided:
+        return state
+    found: dict[str, Any] = whole(state, keep=loop.devices.team.leads)
+    return found
 
 
-def load_state(loop: Loop, state: dict[str, Any], *, keep_lr: bool) -> None:
+def load_state(loop: Loop, state: dict[str, Any], *, keep_lr: bool, seed: int) -> None:
     """Put a loop into the state that `state_of` returned.
 
     Args:
         loop: made as the one whose state it is.
         state: what `state_of` returned.
         keep_lr: keep the learning rate that the loop's optimizer has now.
+        seed: of the run; decides what processes draw that the state knows nothing of.
 
     Raises:
         ResumeError: the state is that of another model, optimizer, scheduler or early stopping.
@@ -54,11 +67,14 @@ def load_state(loop: Loop, state: dict[str, Any], *, keep_lr: bool) -> None:
         if isinstance(loop.loss, nn.Module):
             loop.loss.load_state_dict(state["loss"])
         if loop.stopper is not None:
-            loop.stopper.load_state_dict(state["stopper"])
+            stopper = dict(state["stopper"])
+            stopper["weights"] = placed(stopper["weights"], loop.model.state_dict())
+            loop.stopper.load_state_dict(stopper)
         if loop.scheduler is not None:
             loop.scheduler.load_state_dict(state["scheduler"])
         for part, kept in zip(loop.parts, state["parts"], strict=True):
             part.load_state_dict(kept)
+        loop.devices.precision.load_state_dict(state["precision"])
         loop.batches.load_state_dict(state["batches"])
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ResumeError(
@@ -71,13 +87,19 @@ def load_state(loop: Loop, state: dict[str, Any], *, keep_lr: bool) -> None:
         setattr(loop, name, state["counters"][name])
     loop.reporter.progress.smoothed.load(state["smoothed"])
     if loop.batch:
-        loop.kept = dict(state["kept"])
+        loop.kept = placed(state["kept"], loop.model.state_dict())
         loop.epoch_random = state["epoch_random"]
         loop.loaded_norm = state["gradient_norm"]
     else:
         with loop.averaged():
             loop.keep()
     set_random_state(state["random"])
+    rank = loop.devices.team.rank
+    loop.devices.own_masks(loop.model)
+    if rank > len(state["random_of_others"]):
+        loop.devices.own_random(seed, loop.step)
+    elif rank:
+        set_random_state(state["random_of_others"][rank - 1])
 
 
 def _model_state(model: nn.Module) -> dict[str, Any]:
@@ -88,7 +110,7 @@ def _model_state(model: nn.Module) -> dict[str, Any]:
 
 
 def _load_model(model: nn.Module, state: dict[str, Any]) -> None:
-    model.load_state_dict(state["state"])
+    model.load_state_dict(placed(state["state"], model.state_dict()))
     buffers = dict(model.named_buffers())
     with torch.no_grad():
         for name, value in state["buffers"].items():
@@ -98,6 +120,7 @@ def _load_model(model: nn.Module, state: dict[str, Any]) -> None:
 def _load_optimizer(
     optimizer: torch.optim.Optimizer, state: dict[str, Any], *, keep_lr: bool
 ) -> None:
+    state = {**state, "state": _placed_states(optimizer, state["state"])}
     if not keep_lr:
         optimizer.load_state_dict(state)
     elif isinstance(optimizer, Optimizer):
@@ -107,3 +130,16 @@ def _load_optimizer(
         optimizer.load_state_dict(state)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
+
+
+def _placed_states(optimizer: torch.optim.Optimizer, states: dict[Any, Any]) -> dict[Any, Any]:
+    """Return an optimizer's states of weights, divided as the weights are."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    return {
+        k: placed(state, {n: weights[k] for n, v in state.items() if _fits(v, weights[k])})
+        for k, state in states.items()
+    }
+
+
+def _fits(value: Any, weight: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.shape == weight.shape

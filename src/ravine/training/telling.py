@@ -46,5 +46,6 @@ def facts_of(choices: Choices, loop: Loop, seconds: float) -> dict[str, Any]:
         "seconds": seconds,
         "steps": loop.step,
         "samples_per_second": loop.samples_per_second,
+        **loop.devices.facts(),
         **choices.task.facts,
     }

@@ -13,6 +13,7 @@ from ravine.tasks.loading import TaskSource
 from ravine.tasks.seeding import check_seed, seeded
 from ravine.training.batches import BatchSize
 from ravine.training.choices import settle
+from ravine.training.devices import check_same, joined
 from ravine.training.events import Listener
 from ravine.training.hooks import Hooks, OnEnd, OnEpoch, OnStep
 from ravine.training.keeper import Every, interval
@@ -34,6 +35,11 @@ def train(
     regularize: Iterable[Any] | None = None,
     seed: int | None = None,
     device: str | torch.device = "auto",
+    accumulate: int | None = None,
+    precision: str | None = None,
+    parallel: str | None = None,
+    compile: bool | None = None,
+    checkpoint_activations: bool | None = None,
     run_dir: str | Path | None = None,
     resume: str | Path | None = None,
     checkpoint_every: Every = "auto",
@@ -65,14 +71,28 @@ def train(
             The same seed gives the same bits on the same machine. Small steps on tensors run on
             one thread (`ravine.training.threads`).
         device: "auto" (a CUDA GPU if there is one, else the CPU) or a torch device.
+        accumulate: passes for a step (1): each takes its part of the rows, and the gradient is that of
+            the whole batch, exactly: a mean over tokens stays one where they are ignored.
+        precision: "float32" (as weights and data are), "bfloat16" or "float16" (``torch.autocast``; the
+            latter with a scale, whose steps that are not finite are left out and counted).
+        parallel: with several processes (``torchrun``), "data" for a copy of the model in each
+            (``DistributedDataParallel``) or "sharded" for a part (``fully_shard``). Every process
+            takes its rows of the same batch: loss and gradient are those of one process.
+            ``batch_size`` is that of all together. The first process writes and tells; hooks are
+            called in all of them and have to decide alike. Batch norm takes the statistics of a
+            process's rows, and the running ones are those of the first.
+        compile: ``torch.compile`` the model (False).
+        checkpoint_activations: keep of each block of the model only its input for the backward pass,
+            and compute the rest again (False).
         run_dir: a new folder for configuration, history, checkpoints, weights (safetensors) and
             report.html.
         resume: the run directory of a run that ended early, by whatever cause, instead of
             ``run_dir``. It goes on from its newest whole checkpoint to the same bits as if it had
             never ended; a damaged checkpoint is named and passed over. Without a checkpoint it
             begins at the start. Arguments that are left out are those of the run; of those given,
-            ``epochs`` and the lr of the optimizer may be new. A built-in task or a file need not be
-            given again.
+            ``epochs``, the lr of the optimizer, ``accumulate``, ``parallel``, ``compile``,
+            ``checkpoint_activations`` and the number of processes may be new. A built-in task or
+            a file need not be given again.
         checkpoint_every: steps (100), a time ("30s", "5min", "1h"), "auto" (as often as costs less
             than 2 % of the time, after 10 s first), "never" or None. A checkpoint is also written at the end
             and after Ctrl-C. The last two are kept.
@@ -98,6 +118,7 @@ def train(
         RunDirectoryError: ``run_dir`` holds another run, is in use, or cannot be written.
         HookError: one of your functions raised an error; it says which, in which line and when.
         MissingPackageError: ``tensorboard`` without the package tensorboard.
+        DistributedError: another process of the run ended.
         RavineError: an argument or the task cannot be used.
 
     ``state.stop("reason")`` in a hook ends the run there, with validation and files, as "stopped early".
@@ -117,41 +138,60 @@ def train(
     written = files_of(resume if run_dir is None else run_dir, tensorboard=tensorboard)
     seed = None if seed is None else check_seed(seed)
     every = interval(checkpoint_every)
-    saved = None if resume is None else saved_config(Path(resume))
-    if saved is not None:
-        if run_dir is not None and Path(run_dir) != Path(str(resume)):
-            raise ArgumentError(
-                "a run that is resumed has its directory",
-                got=f"resume={str(resume)!r} and run_dir={str(run_dir)!r}",
-                do="leave run_dir out",
-            )
-        seed = check_seed(saved["seed"]) if seed is None else seed
-        task = saved_task(saved, Path(str(resume))) if task is None else task
-    if task is None:
-        raise ArgumentTypeError(
-            "there is nothing to train", expected="a task, or resume=RUN_DIR", got="neither"
+    way = {
+        "accumulate": accumulate,
+        "precision": precision,
+        "parallel": parallel,
+        "compile": compile,
+        "checkpoint_activations": checkpoint_activations,
+    }
+    if resume is not None and run_dir is not None and Path(run_dir) != Path(resume):
+        raise ArgumentError(
+            "a run that is resumed has its directory",
+            got=f"resume={str(resume)!r} and run_dir={str(run_dir)!r}",
+            do="leave run_dir out",
         )
-    seed = seed or 0
-    where = choose_device(saved["device"] if saved is not None and device == "auto" else device)
-    choices = settle(task, optimizer, loss, batch_size, epochs, regularize, seed, where, saved)
-    new_lr = False
-    directory = None
-    if saved is not None:
-        new_lr = check_changes(saved, choices.config, Path(str(resume)))
-        directory = RunDirectory.reopened(Path(str(resume)))
-    elif run_dir is not None:
-        directory = RunDirectory(Path(run_dir))
-    run = Run(
-        choices=choices,
-        directory=directory,
-        listeners=[*listeners, *written],
-        every=every,
-        resumed=saved is not None,
-        new_lr=new_lr,
-        hooks=hooks,
-    )
-    with seeded(seed), threads_for(choices.task, choices.batch_size, where):
-        return run.execute()
+    with joined(choose_device(device)) as team:
+        saved = None if resume is None else team.led(lambda: saved_config(Path(str(resume))))
+        if saved is not None:
+            seed = check_seed(saved["seed"]) if seed is None else seed
+            task = saved_task(saved, Path(str(resume))) if task is None else task
+        if task is None:
+            raise ArgumentTypeError(
+                "there is nothing to train", expected="a task, or resume=RUN_DIR", got="neither"
+            )
+        seed = seed or 0
+        where = choose_device(saved["device"] if saved is not None and device == "auto" else device)
+        choices = settle(
+            task, optimizer, loss, batch_size, epochs, regularize, seed, where, saved, way
+        )
+        check_same(team, choices.config)
+        new_lr = False
+        if saved is not None:
+            new_lr = check_changes(saved, choices.config, Path(str(resume)))
+        directories: list[RunDirectory] = []
+
+        def open_directory() -> bool:
+            if resume is not None:
+                directories.append(RunDirectory.reopened(Path(resume)))
+            elif run_dir is not None:
+                directories.append(RunDirectory(Path(run_dir)))
+            return bool(directories)
+
+        kept = team.led(open_directory)
+        run = Run(
+            choices=choices,
+            directory=directories[0] if directories else None,
+            kept=kept,
+            listeners=[*listeners, *written] if team.leads else (),
+            every=every,
+            resumed=saved is not None,
+            new_lr=new_lr,
+            hooks=hooks,
+            team=team,
+        )
+        with seeded(seed), threads_for(choices.task, choices.batch_size, where):
+            return run.execute()
 
 
 def choose_device(device: str | torch.device) -> torch.device:

@@ -92,6 +92,7 @@ def _settled(configuration: Configuration) -> Choices:
         )
     device = given.get("device", "auto" if saved is None else saved["device"])
     given |= {"seed": given.get("seed") or 0, "device": choose_device(device), "saved": saved}
+    given["way"] = {**given}
     given["source"] = given.pop("task")
     taken: dict[str, Any] = {n: given.get(n) for n in inspect.signature(settle).parameters}
     return settle(**taken)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import CASES
+from cases import CASES, HEALTHY
 
 from ravine.tasks import load_task
 
@@ -52,3 +52,15 @@ def test_the_fault_shows_and_its_mend_mends(name: str, seed: int) -> None:
     case = CASES[name]
     faulty, mended = case.scores(seed)
     assert mended - faulty >= case.margin
+
+
+def test_the_healthy_are_many_and_look_like_known_findings() -> None:
+    assert len(HEALTHY) >= 24
+    assert {control.looks_like for control in HEALTHY.values()} <= {"", *NAMES}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", HEALTHY)
+def test_a_healthy_program_reaches_what_a_good_one_reaches(name: str, seed: int) -> None:
+    control = HEALTHY[name]
+    assert control.score(seed) >= control.least

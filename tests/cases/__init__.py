@@ -1,6 +1,11 @@
-"""Small programs with a known fault, their mended twins, and programs that are healthy."""
+"""Small programs with a known fault, their mended twins, and programs that are healthy.
 
-from cases import (
+The modules enter their functions into two tables, `CASES` and `HEALTHY`.
+"""
+
+from cases import (  # noqa: F401
+    healthy_odd,
+    healthy_plain,
     made_capacity,
     made_data,
     made_heads,
@@ -12,17 +17,6 @@ from cases import (
     published_tools,
 )
 from cases.case import CASES, Case
+from cases.healthy import HEALTHY, Control
 
-__all__ = [
-    "CASES",
-    "Case",
-    "made_capacity",
-    "made_data",
-    "made_heads",
-    "made_landscapes",
-    "made_scales",
-    "made_signals",
-    "made_steps",
-    "published",
-    "published_tools",
-]
+__all__ = ["CASES", "HEALTHY", "Case", "Control"]

@@ -91,7 +91,7 @@ def moons(seed: int, rows: int = 500, noise: float = 0.2) -> Parts:
 
 
 def blobs(
-    seed: int, rows: int = 600, centers: int = 3, std: float = 1.0, features: int = 2
+    seed: int, rows: int = 600, centers: Any = 3, std: float = 1.0, features: int = 2
 ) -> Parts:
     """Clusters of equal spread."""
     X, y = datasets.make_blobs(

@@ -47,10 +47,10 @@ class Program:
 
 def trained(function: Callable[[int], ravine.Task], seed: int) -> Program:
     """Build the task by its function and train it; a loss that is not finite ends the run."""
-    task = load_task(function, seed)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the models are small: a second thread costs time
     try:
+        task = load_task(function, seed)
         with seeded(seed + 1000):
             return _trained(task)
     finally:

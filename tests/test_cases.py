@@ -8,14 +8,43 @@ from cases import CASES, HEALTHY
 
 from ravine.tasks import load_task
 
-NAMES = """
-vanishing-gradient exploding-gradient non-finite dead-units saturated-units lr-too-high lr-too-low
-too-few-epochs bad-init symmetric-init unscaled-inputs unscaled-targets wrong-output-activation
-wrong-loss double-softmax missing-nonlinearity dropout-misplaced frozen-parameters
-optimizer-misses-parameters missing-zero-grad gradient-sign-flipped step-has-no-effect overfitting
-over-regularised underfitting batch-too-small noise-floor train-valid-mismatch data-leak
-labels-corrupted unlearnable-data saddle-point plateau stationary-point model-too-small
-""".split()
+NAMES = [
+    "vanishing-gradient",
+    "exploding-gradient",
+    "non-finite",
+    "dead-units",
+    "saturated-units",
+    "lr-too-high",
+    "lr-too-low",
+    "too-few-epochs",
+    "bad-init",
+    "symmetric-init",
+    "unscaled-inputs",
+    "unscaled-targets",
+    "wrong-output-activation",
+    "wrong-loss",
+    "double-softmax",
+    "missing-nonlinearity",
+    "dropout-misplaced",
+    "frozen-parameters",
+    "optimizer-misses-parameters",
+    "missing-zero-grad",
+    "gradient-sign-flipped",
+    "step-has-no-effect",
+    "overfitting",
+    "over-regularised",
+    "underfitting",
+    "batch-too-small",
+    "noise-floor",
+    "train-valid-mismatch",
+    "data-leak",
+    "labels-corrupted",
+    "unlearnable-data",
+    "saddle-point",
+    "plateau",
+    "stationary-point",
+    "model-too-small",
+]
 """The names of findings, as issue 6 lists them."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -46,13 +47,26 @@ def split(
     return Parts(*rows.of(X.float(), y))
 
 
-def loaded(name: str, seed: int, *, scaled: bool = True, share: float = 0.2) -> Parts:
-    """One of scikit-learn's: iris, wine, breast_cancer, diabetes, digits."""
+@cache
+def _read(name: str) -> Pair:
+    """Read the files once: scikit-learn parses text for 50 ms."""
     options = {"scaled": False} if name == "diabetes" else {}
     X, y = getattr(datasets, f"load_{name}")(return_X_y=True, **options)
-    inputs = torch.as_tensor(X).float()
     targets = torch.as_tensor(y)
     targets = targets.float()[:, None] if name == "diabetes" else targets.long()
+    return torch.as_tensor(X).float(), targets
+
+
+@cache
+def _written() -> str:
+    from ravine.tasks.text import documentation_text
+
+    return documentation_text().lower()
+
+
+def loaded(name: str, seed: int, *, scaled: bool = True, share: float = 0.2) -> Parts:
+    """One of scikit-learn's: iris, wine, breast_cancer, diabetes, digits."""
+    inputs, targets = _read(name)
     parts = split(inputs, targets, seed, scaled=scaled, share=share, pixels=name == "digits")
     if name == "diabetes" and scaled:
         scale = Standardiser.of(parts.train[1])
@@ -117,9 +131,7 @@ def sequences(seed: int, rows: int = 600, length: int = 12, symbols: int = 6) ->
 
 def text(seed: int, windows: int = 400, length: int = 24) -> tuple[Parts, int]:
     """Windows of Python's documentation with targets one character ahead, and the alphabet's size."""
-    from ravine.tasks.text import documentation_text
-
-    written = documentation_text()[: 2 * windows * (length + 1)].lower()
+    written = _written()[: 2 * windows * (length + 1)]
     alphabet = sorted(set(written))
     number = {character: index for index, character in enumerate(alphabet)}
     codes = torch.tensor([number[character] for character in written])

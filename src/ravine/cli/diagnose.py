@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -33,6 +34,10 @@ def add_diagnose(app: typer.Typer, *, command: type[Any]) -> None:
         budget: Annotated[
             float, typer.Option("--budget", metavar="SECONDS", min=0, help="For replays.")
         ] = 60.0,
+        report: Annotated[
+            Path | None,
+            typer.Option("--report", metavar="FILE", help="Write the page with the evidence."),
+        ] = None,
         as_json: Annotated[
             bool, typer.Option("--json", help="Print the diagnosis as JSON, and nothing else.")
         ] = False,
@@ -53,7 +58,10 @@ def add_diagnose(app: typer.Typer, *, command: type[Any]) -> None:
             from ravine.diagnose import diagnose
 
             only, without = _codes(select), _codes(ignore)
-            plain = diagnose(task, seed=seed, budget=budget).to_json()
+            found = diagnose(task, seed=seed, budget=budget)
+            plain = found.to_json()
+            if report is not None:
+                found.report(report)
             plain["findings"] = [
                 finding
                 for finding in plain["findings"]

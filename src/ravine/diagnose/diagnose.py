@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ravine.diagnose.checks import CHECKS
 from ravine.diagnose.diagnosis import Diagnosis
+from ravine.diagnose.drawings import drawings
 from ravine.diagnose.evidence import Evidence
 from ravine.diagnose.finding import Finding, Trial
 from ravine.diagnose.program import Program
@@ -53,6 +54,7 @@ def _diagnosed(evidence: Evidence, start: float) -> Diagnosis:
         verdict="found" if findings else "healthy" if healthy else "unclear",
         measured={"train loss": run.final, "train quality": run.final_quality},
         seconds=time.perf_counter() - start,
+        drawings=drawings(evidence, findings),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ravine.diagnose.finding import Finding
@@ -19,6 +20,7 @@ class Diagnosis:
         verdict: "healthy", "found" or "unclear": something is wrong and no cause was proved.
         measured: what the program reached, by name.
         seconds: how long it took.
+        drawings: charts of the evidence, as plain data.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Diagnosis:
     verdict: str = "healthy"
     measured: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    drawings: list[dict[str, Any]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return the diagnosis as plain dictionaries, lists, words and numbers."""
@@ -41,7 +44,14 @@ class Diagnosis:
             "ruled_out": list(self.ruled_out),
             "measured": self.measured,
             "seconds": self.seconds,
+            "drawings": self.drawings,
         }
+
+    def report(self, path: str | Path) -> Path:
+        """Write the diagnosis as one HTML page that needs no network; return its path."""
+        from ravine.report import write_report
+
+        return write_report(self.to_json(), Path(path))
 
     def __repr__(self) -> str:
         names = ", ".join(f.name for f in self.findings) or "no finding"

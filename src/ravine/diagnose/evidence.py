@@ -53,6 +53,11 @@ class Evidence:
         trace: Trace = self._made[key]
         return trace
 
+    def changes(self) -> list[Change]:
+        """Return the changes that were replayed with the program's own seed."""
+        keys = [key for key in self._made if isinstance(key, tuple) and key[0] == "replay"]
+        return [key[1] for key in keys if key[1] != AS_IT_IS and key[2] == self.program.seed]
+
     @property
     def left(self) -> float:
         """Seconds until the deadline."""

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ravine.errors import ArgumentError, ArgumentTypeError, RunDirectoryError
+from ravine.errors import ArgumentError, ArgumentTypeError
 from ravine.report.command import command_line
 from ravine.report.curves import POINTS, best_row, charts
+from ravine.report.diagnosis_page import render_diagnosis
+from ravine.report.document import document, write_page
 from ravine.report.steps import step_charts
-from ravine.report.strict_json import to_strict_json
 from ravine.report.tables import headline, history_table, pairs, results, tiles
 from ravine.report.words import epoch_number
 
@@ -34,10 +30,10 @@ def write_report(record: Mapping[str, Any], path: str | os.PathLike[str]) -> Pat
     record from a stranger can be opened.
 
     Args:
-        record: the plain JSON of a record, of kind ``"train"``. NaN and infinite values may come
-            as floats or as the strings of :func:`to_strict_json`. A history of more than 1,500
-            rows is thinned for drawing, and the page says so. The rows of ``steps.jsonl`` under
-            ``"steps"`` are drawn as well where there are 30 epochs at most.
+        record: the plain JSON of a record, of kind ``"train"`` or ``"diagnosis"``. NaN and
+            infinite values may come as floats or as the strings of :func:`to_strict_json`. A
+            history of more than 1,500 rows is thinned for drawing, and the page says so. The rows
+            of ``steps.jsonl`` under ``"steps"`` are drawn as well where there are 30 epochs at most.
         path: the file to write; missing folders are made, an existing file is replaced at once.
 
     Returns:
@@ -54,24 +50,9 @@ def write_report(record: Mapping[str, Any], path: str | os.PathLike[str]) -> Pat
     '<!doctype html>'
     >>> folder.cleanup()
     """
-    text = render_report(record)
-    target = Path(path)
-    # Written beside and then renamed: a reader never meets half a page.
-    beside = target.with_name(f".{target.name}.partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8", newline="\n")
-        beside.replace(target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise RunDirectoryError(
-            "the page cannot be written",
-            where=str(target),
-            got=error.strerror or str(error),
-            do="give a path whose folder can be written to",
-        ) from error
-    return target
+    is_diagnosis = isinstance(record, Mapping) and record.get("kind") == "diagnosis"
+    render = render_diagnosis if is_diagnosis else render_report
+    return write_page(render(record), path)
 
 
 def render_report(record: Mapping[str, Any]) -> str:
@@ -83,10 +64,9 @@ def render_report(record: Mapping[str, Any]) -> str:
     best = best_row(history, metrics)
     steps = [row for row in record.get("steps") or [] if isinstance(row, Mapping)]
     drawn = charts(history, best) + step_charts(steps, len(history))
-    script, plotly = _text("page.js"), _plotly() if drawn else ""
-    from markupsafe import Markup
-
-    text: str = _template().render(
+    return document(
+        "page.html.j2",
+        drawn,
         name=str(record.get("name") or config.get("task") or "run"),
         version=str(record.get("ravine", "")),
         status=str(record.get("status") or "unknown"),
@@ -96,7 +76,6 @@ def render_report(record: Mapping[str, Any]) -> str:
         tiles=tiles(facts, history, best),
         best=best,
         best_epoch=epoch_number(best.epoch) if best else "",
-        charts=drawn,
         points=POINTS,
         epochs=len(history),
         results=results(metrics),
@@ -107,13 +86,7 @@ def render_report(record: Mapping[str, Any]) -> str:
             ("Environment", pairs(_mapping(record, "environment"))),
         ],
         history=history_table(history, best),
-        style=Markup(_text("page.css")),
-        data=Markup(_in_script([chart.drawing() for chart in drawn])),
-        script=Markup(script),
-        plotly=Markup(plotly),
-        hashes=[_hash(text) for text in (plotly, script) if text],
     )
-    return text
 
 
 def _checked(record: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -152,39 +125,3 @@ def _mapping(record: Mapping[str, Any], key: str) -> Mapping[str, Any]:
             expected="a mapping",
         )
     return value
-
-
-def _in_script(value: Any) -> str:
-    """Write JSON that cannot end its script element, whatever its strings hold."""
-    text = to_strict_json(value)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
-
-
-def _hash(script: str) -> str:
-    digest = hashlib.sha256(script.encode("utf-8")).digest()
-    return "sha256-" + base64.b64encode(digest).decode("ascii")
-
-
-@cache
-def _plotly() -> str:
-    from plotly.offline import get_plotlyjs
-
-    # Inside a string or a pattern "<\/" means "</" and does not end the script element.
-    text: str = get_plotlyjs()
-    return text.replace("</script", "<\\/script").replace("\r\n", "\n")
-
-
-def _text(name: str) -> str:
-    return resources.files("ravine.report").joinpath(name).read_text(encoding="utf-8")
-
-
-@cache
-def _template() -> Any:
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(_text("page.html.j2"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 
@@ -9,74 +10,118 @@ from ravine.diagnose.checks import CHECKS
 from ravine.diagnose.diagnosis import Diagnosis
 from ravine.diagnose.drawings import drawings
 from ravine.diagnose.evidence import Evidence
-from ravine.diagnose.finding import Finding, Trial
+from ravine.diagnose.probes.learnable import learnable
 from ravine.diagnose.program import Program
-from ravine.diagnose.suspicion import Suspicion
-from ravine.diagnose.trials import ROOM, error_of, trial
+from ravine.diagnose.settling import Case, settle
+from ravine.diagnose.trials import ROOM, error_of
+from ravine.errors import RavineError, TaskError
 from ravine.tasks.loading import TaskSource
 from ravine.training.threads import threads_for
 
-SEEDS = 3
-"""How many seeds a remedy is tried on before it is called one."""
 
-
-def diagnose(task: TaskSource, *, seed: int = 0, budget: float = 60.0) -> Diagnosis:
+def diagnose(
+    task: TaskSource, *, seed: int = 0, budget: float = 60.0, treat: bool = True
+) -> Diagnosis:
     """Say what is wrong with a program, and prove it by replaying it with the remedy.
 
     Args:
         task: a function of a seed that returns a `ravine.Task`, a built-in name, a file, or a Task.
         seed: of the program.
         budget: seconds; replays that do not fit are left out.
+        treat: whether remedies are tried; otherwise only what can be measured directly is found.
 
     Returns:
-        A `Diagnosis`: ``.findings``, the root cause first, and ``.report(path)``.
+        A `Diagnosis`: ``.findings``, the root cause first, and ``.report(path)``. After Ctrl-C it
+        holds what was found so far, and ``.interrupted`` is True.
+
+    Raises:
+        TaskError: the program cannot make a single step; the message says what failed.
     """
-    evidence = Evidence(Program(task, seed), time.perf_counter() + budget)
+    start = time.perf_counter()
+    evidence = Evidence(Program(task, seed), start + budget)
     first = evidence.fresh()
     with threads_for(first.task, first.train.size, first.device):
-        return _diagnosed(evidence, time.perf_counter())
+        _one_step(evidence)
+        cases: list[Case] = []
+        interrupted = False
+        try:
+            for check in CHECKS:
+                cases += [Case(suspicion) for suspicion in check(evidence)]
+            if treat and evidence.left > 0:
+                settle(evidence, cases, budget)
+        except KeyboardInterrupt:
+            interrupted = True
+        return _told(evidence, cases, start, interrupted)
 
 
-def _diagnosed(evidence: Evidence, start: float) -> Diagnosis:
-    suspicions = [suspicion for check in CHECKS for suspicion in check(evidence)]
-    settled = [_settled(evidence, one) for one in suspicions]
-    found = [pair for pair in settled if pair is not None]
-    found.sort(key=lambda pair: pair[1], reverse=True)
+def _one_step(evidence: Evidence) -> None:
+    """Make sure that the program can be run at all, before anything is said about how it runs."""
+    fresh = evidence.fresh()
+    fresh.model.train()
+    stage = "taking a batch of the training data"
+    try:
+        inputs, targets = next(iter(fresh.train.epoch(1)))
+        stage = f"the model on inputs {_shape(inputs)}"
+        output = fresh.model(inputs)
+        stage = f"the loss of outputs {_shape(output)} and targets {_shape(targets)}"
+        loss = fresh.loss(output, targets)
+        stage = "the gradient of the loss"
+        if any(weight.requires_grad for weight in fresh.model.parameters()):
+            loss.backward()  # type: ignore[no-untyped-call]
+        stage = "the optimizer's step"
+        fresh.optimizer.step()
+    except RavineError:
+        raise
+    except Exception as error:
+        raise TaskError(
+            f"the program cannot make a step: {stage} failed",
+            where=f"task {fresh.task.name!r}",
+            got=f"{type(error).__name__}: {error}",
+            do="mend this first: what does not run cannot be diagnosed by running it",
+        ) from error
+
+
+def _shape(value: object) -> str:
+    shape = getattr(value, "shape", None)
+    if shape is None:
+        return type(value).__name__
+    return f"{tuple(shape)} {str(getattr(value, 'dtype', '')).removeprefix('torch.')}"
+
+
+def _told(evidence: Evidence, cases: list[Case], start: float, interrupted: bool) -> Diagnosis:
+    held = sorted((c for c in cases if c.holds), key=lambda c: -c.score)
+    held.sort(key=lambda case: case.suspicion.finding.severity == "info")
+    findings = [replace(case.finding, root=number == 0) for number, case in enumerate(held)]
+    ruled_out = tuple(filter(None, (case.refuted for case in cases)))
     run = evidence.replayed()
-    findings = [replace(finding, root=number == 0) for number, (finding, _) in enumerate(found)]
-    healthy = error_of(run) < 0.5
+    if error_of(run) < ROOM:
+        ruled_out += (f"the error is {error_of(run):.2g}: too little for a remedy to matter",)
+    wrong = any(finding.severity != "info" for finding in findings)
     return Diagnosis(
         name=evidence.fresh().task.name,
         findings=findings,
-        ruled_out=tuple(
-            one.finding.name for one, pair in zip(suspicions, settled, strict=True) if pair is None
-        ),
-        verdict="found" if findings else "healthy" if healthy else "unclear",
+        ruled_out=ruled_out,
+        verdict="found" if wrong else "healthy" if _well(evidence) else "unclear",
         measured={"train loss": run.final, "train quality": run.final_quality},
         seconds=time.perf_counter() - start,
         drawings=drawings(evidence, findings),
+        interrupted=interrupted,
     )
 
 
-def _settled(evidence: Evidence, suspicion: Suspicion) -> tuple[Finding, float] | None:
-    """Return the finding with its trials and how much speaks for it; None if nothing does."""
-    if not suspicion.certain and error_of(evidence.replayed()) < ROOM:
-        return None  # nothing that a remedy could repair
-    seeds = [evidence.program.seed]
-    more = [*seeds, *(seeds[0] + k for k in range(1, SEEDS))]
-    trials: list[Trial] = []
-    gain = 0.0
-    for remedy in suspicion.remedies:
-        if evidence.left <= 0:
-            break
-        tried = trial(evidence, remedy, seeds)
-        if tried.helped and evidence.left > 0:
-            tried = trial(evidence, remedy, more)
-        trials.append(tried)
-        if tried.helped:
-            gain = max(gain, sum(tried.before) / len(more) - sum(tried.after) / len(more))
-            break
-    finding = replace(suspicion.finding, treatments=tuple(trials))
-    if suspicion.certain:
-        return finding, 10.0 + gain
-    return (finding, gain * suspicion.weight) if gain > 0 else None
+def _well(evidence: Evidence) -> bool:
+    """Whether the program reaches what can be expected of its data.
+
+    That is the quality of a quick baseline in cross-validation, where there is one: what noise
+    keeps from it, it keeps from the program. Otherwise a fifth of the way from chance to perfect.
+    """
+    run = evidence.replayed()
+    error = error_of(run)
+    if math.isnan(error) or not run.complete:
+        return False
+    if error < ROOM:
+        return True
+    reference = evidence.probe(learnable)
+    if reference is None:
+        return 1 - error > evidence.chance + 0.2 * (1 - evidence.chance)
+    return 1 - error > evidence.chance and 1 - error >= reference.quality - 2 * ROOM

@@ -21,6 +21,7 @@ class Diagnosis:
         measured: what the program reached, by name.
         seconds: how long it took.
         drawings: charts of the evidence, as plain data.
+        interrupted: whether Ctrl-C ended it; then it holds what was found until then.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Diagnosis:
     measured: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     drawings: list[dict[str, Any]] = field(default_factory=list)
+    interrupted: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the diagnosis as plain dictionaries, lists, words and numbers."""
@@ -45,6 +47,7 @@ class Diagnosis:
             "measured": self.measured,
             "seconds": self.seconds,
             "drawings": self.drawings,
+            "interrupted": self.interrupted,
         }
 
     def report(self, path: str | Path) -> Path:

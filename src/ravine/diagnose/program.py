@@ -58,6 +58,7 @@ class Change:
         task: makes another task of the task, before anything else is made of it.
         model: changes the model in place, before the optimizer is made.
         optimizer: makes the optimizer from the weights, in the place of the program's.
+        groups: changes the options of the optimizer in place, after it was made.
     """
 
     says: str = "nothing"
@@ -67,6 +68,7 @@ class Change:
     task: Callable[[Task], Task] | None = None
     model: Callable[[nn.Module], None] | None = None
     optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None
+    groups: Callable[[torch.optim.Optimizer], None] | None = None
 
 
 @dataclass
@@ -134,6 +136,8 @@ class Program:
         for group in optimizer.param_groups:
             if change.lr != 1 and not isinstance(group.get("schedule"), Schedule):
                 group["lr"] = group["lr"] * change.lr
+        if change.groups is not None:
+            change.groups(optimizer)
         size = change.batch_size or task.batch_size or BATCH_SIZE
         batches = training_batches(task.train, size, self.device, seed)
         valid = task.valid
@@ -169,10 +173,11 @@ def _scaled_choice(choice: OptimizerChoice, factor: float) -> OptimizerChoice:
 
 def joined(one: Change, other: Change) -> Change:
     """Return both changes as one; what both change is taken from the second."""
+    says = f"{one.says}, and {other.says}"
     plain = Change()
     kept = {
         name: value
         for name in Change.__dataclass_fields__
         if (value := getattr(other, name)) != getattr(plain, name)
     }
-    return replace(one, **kept)
+    return replace(one, **{**kept, "says": says})

@@ -49,12 +49,12 @@ class Trace:
     @property
     def final(self) -> float:
         """The training loss in evaluation mode over the last looks; infinite after a divergence."""
-        return _settled(self.train_loss) if self.non_finite is None else math.inf
+        return settled(self.train_loss) if self.non_finite is None else math.inf
 
     @property
     def final_quality(self) -> float:
         """The quality on the training data over the last looks."""
-        return _settled(self.train_quality) if self.non_finite is None else math.nan
+        return settled(self.train_quality) if self.non_finite is None else math.nan
 
 
 def replay(
@@ -164,6 +164,7 @@ def _step_scheduler(fresh: Fresh, trace: Trace) -> None:
         fresh.scheduler.step()
 
 
-def _settled(values: list[float]) -> float:
+def settled(values: list[float]) -> float:
+    """Return the median of the last three values; NaN if there are none."""
     last = values[-3:]
     return sorted(last)[len(last) // 2] if last else math.nan

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ravine.diagnose.finding import Finding
 from ravine.diagnose.program import Change
+from ravine.diagnose.trials import Measure
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,14 @@ class Suspicion:
             only if a remedy helps.
         weight: how likely it is the cause rather than another suspicion that the same replays
             support; 1 where nothing speaks for it but the replay.
+        measure: what the remedies are judged by: "error" (see `trials.error_of`), "train/loss" or
+            "valid/loss".
+        last_resort: found only if no remedy of another suspicion helps.
     """
 
     finding: Finding
     remedies: tuple[Change, ...] = ()
     certain: bool = False
     weight: float = 1.0
+    measure: Measure = "error"
+    last_resort: bool = False

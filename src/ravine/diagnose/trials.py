@@ -3,52 +3,143 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
 
 from ravine.diagnose.evidence import AS_IT_IS, Evidence
 from ravine.diagnose.finding import Trial
 from ravine.diagnose.program import Change
-from ravine.diagnose.replay import Trace
+from ravine.diagnose.replay import Trace, settled
+
+Measure = Literal["error", "train/loss", "valid/loss"]
 
 ROOM = 0.05
 """Improvements of error smaller than this share of the whole are not called a repair."""
+SHARE = {"error": 0.25, "train/loss": 0.25, "valid/loss": 0.1}
+"""The share of what was wrong that a repair takes away at least."""
+DIVERGED = 1.2
+"""The error of a run that was not finite: worse than any constant answer, whose error is <= 1."""
 
 
 def error_of(trace: Trace) -> float:
-    """Return 1 - accuracy or 1 - R2 at the end, on validation data where there is any, in [0, 2].
+    """Return 1 - accuracy or 1 - R2 at the end, on validation data where there is any, in [0, 1.2].
 
     Where there is validation data the worse of both parts counts: a remedy that only learns the
-    training data by heart repairs nothing.
+    training data by heart repairs nothing. NaN where the output has no quality.
     """
     if trace.non_finite is not None:
-        return 2.0
+        return DIVERGED
     found = []
     for values in (trace.train_quality, trace.valid_quality):
         last = [value for value in values[-3:] if not math.isnan(value)]
         if last:
             found.append(1 - sorted(last)[len(last) // 2])
-    return min(max(found), 2.0) if found else 2.0
+    return min(max(found), DIVERGED) if found else math.nan
 
 
-def helps(before: Sequence[float], after: Sequence[float]) -> bool:
-    """Return whether errors fell in every seed, and together by a share that matters.
+def loss_of(trace: Trace, measure: Measure) -> float:
+    """Return the loss at the end, of the training or validation data."""
+    if trace.non_finite is not None:
+        return math.inf
+    return settled(trace.train_loss if measure == "train/loss" else trace.valid_loss)
+
+
+def measured(trace: Trace, measure: Measure) -> float:
+    """Return what a trial compares."""
+    return error_of(trace) if measure == "error" else loss_of(trace, measure)
+
+
+def helps(
+    before: Sequence[float], after: Sequence[float], measure: Measure = "error", most: float = 1.0
+) -> bool:
+    """Return whether a measure fell in every seed, and together by a share that matters.
+
+    Under no effect each seed falls with probability 1/2: three of three by chance in one of eight,
+    before the share is asked for.
+
+    Args:
+        before, after: the measure for each seed.
+        measure: which; errors have to fall by `ROOM` at least.
+        most: what is no repair however much worse it was before, such as the error of a constant.
 
     >>> helps([0.5, 0.4], [0.1, 0.2]), helps([0.5, 0.4], [0.1, 0.5]), helps([0.04], [0.01])
     (True, False, False)
     """
     pairs = list(zip(before, after, strict=True))
-    if any(b <= a for b, a in pairs):
+    if not pairs or not all(a < b for b, a in pairs):  # also where either is NaN
         return False
-    gain = sum(b - a for b, a in pairs) / len(pairs)
-    return gain >= ROOM and gain >= 0.25 * sum(before) / len(before)
+    mean_before, mean_after = (sum(values) / len(pairs) for values in (before, after))
+    if math.isinf(mean_before):
+        return math.isfinite(mean_after)
+    gain = mean_before - mean_after
+    if measure == "error" and (gain < ROOM or mean_after > most - ROOM):
+        return False
+    return gain >= SHARE[measure] * abs(mean_before)
 
 
-def trial(evidence: Evidence, remedy: Change, seeds: Sequence[int]) -> Trial:
-    """Replay with and without a remedy over seeds."""
-    runs = [evidence.replayed(change, seed) for seed in seeds for change in (AS_IT_IS, remedy)]
-    if not all(run.complete for run in runs):  # the time was up: nothing can be said
+def by_chance(seeds: int) -> float:
+    """Return how probable it is that a remedy without effect looks better in every seed."""
+    return 0.5**seeds
+
+
+def trial(
+    evidence: Evidence, remedy: Change, seeds: Sequence[int], measure: Measure = "error"
+) -> Trial:
+    """Replay with and without a remedy over seeds.
+
+    Programs without a quality (their output is no answer to the targets) are judged by their loss.
+    """
+    before = [evidence.replayed(AS_IT_IS, seed) for seed in seeds]
+    after = [evidence.replayed(remedy, seed) for seed in seeds]
+    if not all(run.complete for run in (*before, *after)):  # the time was up: nothing can be said
         return Trial(remedy.says, (), (), "not finished in time", False)
-    before = tuple(error_of(evidence.replayed(AS_IT_IS, seed)) for seed in seeds)
-    after = tuple(error_of(evidence.replayed(remedy, seed)) for seed in seeds)
-    measure = "1 - R2" if evidence.kind == "numbers" else "1 - accuracy"
-    return Trial(remedy.says, before, after, measure, helps(before, after))
+    if measure == "error" and any(math.isnan(error_of(run)) for run in before):
+        measure = "train/loss"
+    old = tuple(measured(run, measure) for run in before)
+    new = tuple(measured(run, measure) for run in after)
+    most = 1 - evidence.chance
+    name = (
+        measure
+        if measure != "error"
+        else "1 - R2"
+        if evidence.kind == "numbers"
+        else "1 - accuracy"
+    )
+    return Trial(remedy.says, old, new, name, helps(old, new, measure, most))
+
+
+def gain(trial: Trial) -> float:
+    """Return the share of what was wrong that a trial took away, in [0, 1]; 0 if it did not help."""
+    if not trial.helped:
+        return 0.0
+    before, after = sum(trial.before), sum(trial.after)
+    if not math.isfinite(before):
+        return 1.0
+    return min(1.0, (before - after) / abs(before)) if before else 1.0
+
+
+def controlled(
+    evidence: Evidence,
+    tried: Trial,
+    pool: Sequence[Change],
+    seeds: Sequence[int],
+    measure: Measure,
+    name: str,
+) -> Trial:
+    """Put beside a trial what a remedy drawn at random reaches with the same seeds.
+
+    Args:
+        evidence: replays.
+        tried: the trial.
+        pool: remedies that do not belong to the finding.
+        seeds: of the trial.
+        measure: of the trial.
+        name: of the finding; the draw follows from it and the seed.
+    """
+    if not pool:
+        return tried
+    drawn = random.Random(f"{name} {seeds[0]}").choice(pool)
+    beside = trial(evidence, drawn, seeds, measure)
+    return replace(tried, control=beside.after)

@@ -79,7 +79,9 @@ class Case:
         tried = [one for one in self.trials if one.before and one.after]
         if self.holds or not tried:
             return ""
-        says = "; ".join(f"{one.remedy}: {one.before[0]:.3g} to {one.after[0]:.3g}" for one in tried)
+        says = "; ".join(
+            f"{one.remedy}: {one.before[0]:.3g} to {one.after[0]:.3g}" for one in tried
+        )
         return f"{self.suspicion.finding.name}: {says} ({tried[0].measure})"
 
 

@@ -92,13 +92,19 @@ def trial(
     Programs without a quality (their output is no answer to the targets) are judged by their loss.
     """
     before = [evidence.replayed(AS_IT_IS, seed) for seed in seeds]
-    after = [evidence.replayed(remedy, seed) for seed in seeds]
+    try:
+        after = [evidence.replayed(remedy, seed) for seed in seeds]
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        # The program runs as it is: the remedy does not fit it.
+        return Trial(remedy.says, (), (), f"does not fit the program: {error}", False)
     if not all(run.complete for run in (*before, *after)):  # the time was up: nothing can be said
         return Trial(remedy.says, (), (), "not finished in time", False)
-    if measure == "error" and any(math.isnan(error_of(run)) for run in before):
+    if measure == "error" and any(math.isnan(error_of(run)) for run in after):
         measure = "train/loss"
     old = tuple(measured(run, measure) for run in before)
     new = tuple(measured(run, measure) for run in after)
+    if measure == "error":  # an output that is no answer before the remedy
+        old = tuple(DIVERGED if math.isnan(value) else value for value in old)
     most = 1 - evidence.chance
     name = (
         measure

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from ravine.diagnose.checks.data import data_checks
+from ravine.diagnose.checks.fit import fit_checks
 from ravine.diagnose.checks.head import head_checks
 from ravine.diagnose.checks.inputs import input_checks
+from ravine.diagnose.checks.loss import loss_checks
 from ravine.diagnose.checks.rates import rate_checks
+from ravine.diagnose.checks.regularisation import regularisation_checks
 from ravine.diagnose.checks.stepping import stepping_checks
 from ravine.diagnose.evidence import Evidence
 from ravine.diagnose.suspicion import Suspicion
 
 Check = Callable[[Evidence], Iterator[Suspicion]]
 
-CHECKS: list[Check] = [stepping_checks, head_checks, input_checks, rate_checks]
+CHECKS: list[Check] = [
+    stepping_checks,
+    head_checks,
+    loss_checks,
+    input_checks,
+    regularisation_checks,
+    rate_checks,
+    fit_checks,
+    data_checks,
+]
 """In the order of their cost."""

@@ -8,10 +8,22 @@ from ravine.diagnose.evidence import Evidence
 from ravine.diagnose.finding import Finding
 from ravine.diagnose.probes.head import head
 from ravine.diagnose.probes.loss_kind import loss_kind
+from ravine.diagnose.program import joined
 from ravine.diagnose.suspicion import Suspicion
+from ravine.diagnose.treatments.data import STANDARDISE_BOTH, STANDARDISE_INPUTS
 from ravine.diagnose.treatments.model import LINEAR_HEAD, SIGMOID_HEAD
 
 _BOUNDS = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0), "relu": (0.0, None)}
+
+_REMEDIES = {
+    "probabilities": (SIGMOID_HEAD, joined(SIGMOID_HEAD, STANDARDISE_INPUTS)),
+    "numbers": (
+        LINEAR_HEAD,
+        joined(LINEAR_HEAD, STANDARDISE_INPUTS),
+        joined(LINEAR_HEAD, STANDARDISE_BOTH),
+    ),
+}
+"""By what the loss takes the output for; a head that fits, and scales that then fit it."""
 
 
 def head_checks(evidence: Evidence) -> Iterator[Suspicion]:
@@ -72,9 +84,8 @@ def _bounded(evidence: Evidence, facts: dict[str, str]) -> Iterator[Suspicion]:
 
 
 def _wrong(says: str, facts: dict[str, str], wants: str) -> Suspicion:
-    remedy = SIGMOID_HEAD if wants == "probabilities" else LINEAR_HEAD
     return Suspicion(
         Finding("wrong-output-activation", "critical", "high", says, evidence=facts),
-        (remedy,),
+        _REMEDIES.get(wants, (LINEAR_HEAD,)),
         certain=True,
     )

@@ -10,7 +10,7 @@ from ravine.diagnose.probes.loss_kind import loss_kind
 from ravine.diagnose.probes.stepping import stepping
 from ravine.diagnose.program import Change, joined
 from ravine.diagnose.suspicion import Suspicion
-from ravine.diagnose.treatments.model import UNFREEZE
+from ravine.diagnose.treatments.model import UNFREEZE, WITHOUT_HOOKS
 from ravine.diagnose.treatments.steps import adam, rebuilt
 
 
@@ -24,7 +24,8 @@ def stepping_checks(evidence: Evidence) -> Iterator[Suspicion]:
     seen = evidence.probe(stepping)
     optimizer = evidence.fresh().optimizer
     same = Change(
-        f"hold all weights in a new {type(optimizer).__name__}", optimizer=rebuilt(optimizer)
+        f"hold all weights in a new {type(optimizer).__name__}",
+        optimizer=rebuilt(optimizer, maximize=False),
     )
     if not seen.cleared:
         yield Suspicion(
@@ -38,7 +39,9 @@ def stepping_checks(evidence: Evidence) -> Iterator[Suspicion]:
             (same,),
             certain=True,
         )
-    if not seen.moved:
+    # A gradient that is 0 for all weights is not the step's fault.
+    pushed = not seen.held or len(seen.without_gradient) < len(seen.held)
+    if not seen.moved and (pushed or seen.lr == 0):
         cause = "lr is 0" if seen.lr == 0 else "no weight changed at all"
         yield Suspicion(
             Finding(
@@ -76,12 +79,11 @@ def stepping_checks(evidence: Evidence) -> Iterator[Suspicion]:
             ),
             (joined(UNFREEZE, same),),
         )
-    turned = evidence.probe(loss_kind).factor < 0
-    if turned or seen.ratio < -0.5 or (seen.descends is False and seen.moved):
+    if evidence.probe(loss_kind).factor > 0 and (
+        seen.ratio < -0.5 or (seen.descends is False and seen.moved)
+    ):
         how = (
-            "the loss is the negative of " + evidence.probe(loss_kind).name
-            if turned
-            else "the gradient is the negative of the loss's slope"
+            "the gradient is the negative of the loss's slope"
             if seen.ratio < -0.5
             else "the step goes up along the gradient"
         )
@@ -93,6 +95,7 @@ def stepping_checks(evidence: Evidence) -> Iterator[Suspicion]:
                 f"training climbs: {how}",
                 evidence={"slope ratio": seen.ratio, "step descends": seen.descends},
             ),
-            (same, adam()),
+            (joined(WITHOUT_HOOKS, same), adam()),
             certain=True,
+            weight=1.5,
         )

@@ -34,6 +34,7 @@ class Learnable:
         targets: what they should be: places among ``labels``, or numbers.
         labels: the classes that occur; empty for numbers.
         on_valid: the quality on the validation rows of a model of all training rows; NaN without.
+        rows: the numbers of the rows that were used, in the order of the answers.
     """
 
     quality: float
@@ -43,6 +44,7 @@ class Learnable:
     targets: NDArray[Any]
     labels: tuple[int, ...]
     on_valid: float
+    rows: NDArray[np.int64]
 
 
 def learnable(evidence: Evidence) -> Learnable | None:
@@ -50,12 +52,12 @@ def learnable(evidence: Evidence) -> Learnable | None:
     return learned(evidence.probe(arrays), evidence.probe(valid_arrays))
 
 
-def learned(data: Arrays | None, valid: Arrays | None = None) -> Learnable | None:
+def learned(data: Arrays | None, valid: Arrays | None = None, rows: int = ROWS) -> Learnable | None:
     """Fit the baselines to tables."""
     if data is None or len(data.inputs) < FEWEST_ROWS:
         return None
     # Drawn without replacement: rows may come in the order of their class.
-    chosen = np.random.default_rng(0).permutation(len(data.inputs))[:ROWS]
+    chosen = np.random.default_rng(0).permutation(len(data.inputs))[:rows]
     X, y = data.inputs[chosen], data.targets[chosen]
     labels: tuple[int, ...] = ()
     if data.classes:
@@ -71,7 +73,7 @@ def learned(data: Arrays | None, valid: Arrays | None = None) -> Learnable | Non
         quality, chance, sigmas = _scored(predicted, y, data.classes)
         if best is None or quality > best.quality:
             on_valid = math.nan if valid is None else _on(make, X, y, valid, labels)
-            best = Learnable(quality, chance, sigmas, predicted, y, labels, on_valid)
+            best = Learnable(quality, chance, sigmas, predicted, y, labels, on_valid, chosen)
     return best
 
 
@@ -96,7 +98,9 @@ def _cross_validated(make: Any, X: Any, y: Any, classes: int) -> NDArray[np.floa
     from sklearn.model_selection import KFold, StratifiedKFold
 
     kind = StratifiedKFold if classes else KFold
-    folds = kind(min(FOLDS, int(np.bincount(y).min())) if classes else FOLDS, shuffle=True, random_state=0)
+    folds = kind(
+        min(FOLDS, int(np.bincount(y).min())) if classes else FOLDS, shuffle=True, random_state=0
+    )
     predicted = np.zeros((len(y), classes) if classes else len(y))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a fit that has not converged is good enough here

@@ -32,6 +32,16 @@ def last_leaf(model: nn.Module) -> tuple[nn.Module, str, nn.Module] | None:
     return found
 
 
+def last_weighted(model: nn.Module) -> tuple[nn.Module, str, nn.Module] | None:
+    """Return the last module with weights of its own, as (parent, key, module)."""
+    found = None
+    for parent in model.modules():
+        for key, child in parent._modules.items():
+            if child is not None and next(child.parameters(recurse=False), None) is not None:
+                found = parent, key, child
+    return found
+
+
 def _head(make: Callable[[], nn.Module]) -> Callable[[nn.Module], None]:
     def change(model: nn.Module) -> None:
         found = last_leaf(model)
@@ -56,6 +66,12 @@ def _unfreeze(model: nn.Module) -> None:
         weight.requires_grad_(True)
 
 
+def _without_hooks(model: nn.Module) -> None:
+    for weight in model.parameters():
+        weight._backward_hooks = None
+
+
+WITHOUT_HOOKS = Change("take the hooks off the gradients", model=_without_hooks)
 UNFREEZE = Change("train all weights", model=_unfreeze)
 
 
@@ -99,12 +115,3 @@ def _leaky(model: nn.Module) -> None:
 
 
 LEAKY = Change("use leaky ReLU", model=_leaky)
-
-
-def _without_dropout(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd) or type(module).__name__ == "Dropout":
-            module.p = 0.0  # type: ignore[assignment]
-
-
-NO_DROPOUT = Change("leave the dropout out", model=_without_dropout)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 
 from ravine.diagnose.evidence import Evidence
 from ravine.diagnose.finding import Finding
@@ -87,7 +88,7 @@ def loss_checks(evidence: Evidence) -> Iterator[Suspicion]:
 
 def _named_numbers(evidence: Evidence) -> Iterator[Suspicion]:
     """Yield targets that are the numbers of classes: neighbours are no more alike than others."""
-    values = evidence.sample[1].unique()
+    values = torch.unique(evidence.sample[1])
     if not 3 <= len(values) <= FEW_CLASSES or evidence.sample[1].numel() < 10 * len(values):
         return
     if values.tolist() != list(range(len(values))):

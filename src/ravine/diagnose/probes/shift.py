@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ravine.diagnose.evidence import Evidence
-from ravine.diagnose.probes.arrays import FEWEST_ROWS, Arrays, arrays, valid_arrays
+from ravine.diagnose.probes.arrays import FEWEST_ROWS, Arrays, Numbers, arrays, valid_arrays
 
 ROWS = 500
 
@@ -61,7 +61,7 @@ def shifted(train: Arrays | None, valid: Arrays | None) -> Shift | None:
     return Shift(area, sigmas, column, distance, distance * math.sqrt(rows) / 0.5)
 
 
-def _area(one: np.ndarray, other: np.ndarray) -> float:  # type: ignore[type-arg]
+def _area(one: Numbers, other: Numbers) -> float:
     from sklearn.ensemble import ExtraTreesClassifier
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold, cross_val_predict

@@ -74,7 +74,7 @@ class _ToClasses:
         found = last_weighted(model)
         if found is not None and isinstance(found[2], nn.Linear):
             parent, key, old = found
-            parent._modules[key] = nn.Linear(old.in_features, self.classes)
+            parent._modules[key] = nn.Linear(int(old.in_features), self.classes)
 
     @staticmethod
     def task(task: Task) -> Task:

@@ -11,14 +11,13 @@ from ravine.diagnose.probes.learnable import learnable
 from ravine.diagnose.suspicion import Suspicion
 from ravine.diagnose.treatments.fit import MORE_DECAY, MORE_DROPOUT, stop_after
 from ravine.diagnose.treatments.steps import adam
-from ravine.diagnose.trials import error_of
 
 RISE = 0.05
 """Share of its minimum by which the validation loss is past it."""
 NOISE = 4.0
 """The rise in units of the curve's own noise: a median of three looks against another."""
-SHORT = 0.2
-"""Quality by which a model falls short of a quick baseline before it is said to underfit."""
+SHORT, TIMES = 0.07, 2.0
+"""Quality by which a model falls short of a quick baseline, and how many times its error."""
 
 
 def fit_checks(evidence: Evidence) -> Iterator[Suspicion]:
@@ -64,7 +63,8 @@ def _underfitting(evidence: Evidence) -> Iterator[Suspicion]:
         return
     reached = run.final_quality
     # What a baseline does on rows that it never saw, a model should do on rows that it did.
-    if reached >= reference.quality - SHORT and error_of(run) < 1:
+    far = reached < reference.quality - SHORT and 1 - reached > TIMES * (1 - reference.quality)
+    if not far and reached >= reference.chance + 0.1:
         return
     if not reference.quality > reference.chance + 0.1:
         return

@@ -1,0 +1,178 @@
+"""When a remedy helps, which finding comes first, and what a diagnosis says when it cannot go on."""
+
+from __future__ import annotations
+
+import math
+import sys
+from functools import partial
+
+import pytest
+import torch
+from faulty_programs import clusters, evidence_of, line, net, program
+from torch import nn
+
+import ravine
+from ravine import Task, diagnose
+from ravine.diagnose.evidence import AS_IT_IS
+from ravine.diagnose.finding import Finding, Trial
+from ravine.diagnose.program import Change
+from ravine.diagnose.replay import Trace
+from ravine.diagnose.settling import Case, settle
+from ravine.diagnose.suspicion import Suspicion
+from ravine.diagnose.treatments.loss import and_also
+from ravine.diagnose.treatments.steps import times_lr
+from ravine.diagnose.trials import DIVERGED, by_chance, error_of, gain, helps, trial
+from ravine.errors import TaskError
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ([0.5, 0.5, 0.5], [0.2, 0.2, 0.2], True),
+        ([0.5, 0.5, 0.5], [0.2, 0.2, 0.6], False),  # not in every seed
+        ([0.5, 0.5, 0.5], [0.45, 0.45, 0.4], False),  # too little of what was wrong
+        ([0.06, 0.06, 0.06], [0.03, 0.03, 0.03], False),  # too little of the whole
+        ([DIVERGED] * 3, [0.98] * 3, False),  # no better than a constant
+        ([0.5, math.nan], [0.1, 0.1], False),
+        ([], [], False),
+    ],
+)
+def test_what_counts_as_help(before, after, expected):
+    assert helps(before, after) is expected
+
+
+def test_three_of_three_by_chance():
+    orders = [(a, b, c) for a in (0, 1) for b in (0, 1) for c in (0, 1)]
+    assert by_chance(3) == sum(all(order) for order in orders) / len(orders)
+
+
+def test_losses_that_were_infinite_are_helped_by_finite_ones():
+    assert helps([math.inf], [3.0], "train/loss")
+    assert not helps([math.inf], [math.inf], "train/loss")
+
+
+def test_the_worse_part_counts():
+    run = Trace(train_quality=[1.0] * 3, valid_quality=[0.6, 0.7, 0.8])
+    assert error_of(run) == pytest.approx(0.3)
+    assert error_of(Trace(non_finite=3)) == DIVERGED
+    assert math.isnan(error_of(Trace()))
+
+
+def test_the_gain_is_the_share_of_what_was_wrong():
+    assert gain(Trial("", (0.4, 0.6), (0.1, 0.1), "error", True)) == pytest.approx(0.8)
+    assert gain(Trial("", (0.4,), (0.1,), "error", False)) == 0
+
+
+SLOW = program(clusters(200), lambda: net(3, 8, 3), "cross_entropy",
+               optimizer=partial(torch.optim.SGD, lr=1e-4), epochs=5)  # fmt: skip
+
+
+def suspect(name, *remedies, **options):
+    return Case(Suspicion(Finding(name, "warning", "high", "made"), remedies, **options))
+
+
+def test_a_remedy_that_helps_is_kept_with_a_control_and_others_are_ruled_out():
+    right = suspect("lr-too-low", times_lr(300.0))
+    wrong = suspect("lr-too-high", times_lr(0.1))
+    settle(evidence_of(SLOW), [right, wrong], 60)
+    assert right.confirmed and right.holds and len(right.trials[0].before) == 3
+    assert len(right.trials[0].control) == 3
+    assert not wrong.holds
+    assert wrong.refuted.startswith("lr-too-high: lower the learning rate to 1/10 of it: ")
+
+
+def test_a_last_resort_gives_way_to_what_was_repaired():
+    right = suspect("lr-too-low", times_lr(300.0))
+    last = suspect("underfitting", certain=True, last_resort=True)
+    settle(evidence_of(SLOW), [right, last], 60)
+    assert right.holds and not last.holds
+    alone = suspect("underfitting", certain=True, last_resort=True)
+    settle(evidence_of(SLOW), [alone, suspect("lr-too-high", times_lr(0.1))], 60)
+    assert alone.holds
+
+
+def test_what_was_measured_comes_before_what_was_only_repaired():
+    measured = suspect("wrong-loss", certain=True)
+    repaired = suspect("lr-too-low", times_lr(300.0))
+    repaired.trials.append(Trial("", (1.0,), (0.0,), "error", True))
+    assert measured.score >= repaired.score
+
+
+def test_a_replay_that_did_not_finish_counts_for_nothing():
+    tried = trial(evidence_of(SLOW, seconds=-1), times_lr(300.0), [0])
+    assert not tried.helped and tried.before == () and "time" in tried.measure
+
+
+def test_a_remedy_that_does_not_fit_the_program_is_no_error():
+    def breaks(model):
+        model[-1] = nn.Linear(99, 3)
+
+    tried = trial(evidence_of(SLOW), Change("break it", model=breaks), [0])
+    assert not tried.helped and "does not fit" in tried.measure
+
+
+def test_replays_of_a_seed_have_the_same_batches_and_weights():
+    one, other = (evidence_of(SLOW).replayed(AS_IT_IS, 1) for _ in range(2))
+    assert one.losses == other.losses
+    assert one.losses != evidence_of(SLOW).replayed(AS_IT_IS, 2).losses
+
+
+def test_two_changes_of_the_same_part_are_both_made():
+    def named(name):
+        return lambda model: setattr(model, name, True)
+
+    model = nn.Linear(1, 1)
+    both = and_also(Change("a", model=named("first")), Change("b", model=named("second")))
+    assert both.model is not None and both.says == "a, and b"
+    both.model(model)
+    assert model.first and model.second
+
+
+def test_without_treatments_only_what_was_measured_is_said():
+    twice = program(clusters(200), lambda: net(3, 8, 3, head=nn.Softmax(-1)), nn.CrossEntropyLoss())
+    found = diagnose(twice, treat=False)
+    assert [f.name for f in found.findings] == ["double-softmax"]
+    assert found.findings[0].treatments == ()
+
+
+def test_a_task_object_is_put_back_to_its_first_weights():
+    task = SLOW(0)
+    before = {k: v.clone() for k, v in task.model.state_dict().items()}
+    assert isinstance(task, Task)
+    assert [f.name for f in diagnose(task, budget=60).findings][0] in (
+        "lr-too-low",
+        "too-few-epochs",
+    )
+    after = task.model.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_program_that_cannot_make_a_step_says_where():
+    X, y = clusters(50)
+    run = program((X, y), lambda: nn.Linear(3, 2), nn.CrossEntropyLoss())
+    with pytest.raises(TaskError) as told:
+        diagnose(run, budget=5)
+    text = str(told.value)
+    assert "cannot make a step" in text
+    assert "loss of outputs (32, 2) float32 and targets (32,) int64 failed" in text
+    wide = program((X, y), lambda: nn.Linear(4, 3), nn.CrossEntropyLoss())
+    with pytest.raises(TaskError, match=r"the model on inputs \(32, 3\) float32 failed"):
+        diagnose(wide, budget=5)
+
+
+def test_an_interruption_leaves_what_was_found(monkeypatch):
+    twice = program(clusters(200), lambda: net(3, 8, 3, head=nn.Softmax(-1)), nn.CrossEntropyLoss())
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["ravine.diagnose.diagnose"], "settle", stop)
+    found = ravine.diagnose(twice)
+    assert found.interrupted and found.findings[0].name == "double-softmax"
+
+
+@pytest.mark.parametrize("noise", [0.05, 1.0], ids=["clear", "noisy"])
+def test_a_program_that_reaches_what_its_data_allows_is_healthy(noise):
+    run = program(line(400, noise=noise), lambda: nn.Linear(4, 1), "mse", epochs=20)
+    found = diagnose(run, budget=90)
+    assert (found.findings, found.verdict) == ([], "healthy")

@@ -16,12 +16,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(Path(__file__).parent))
 from measure import RESULTS, save
 
 from ravine.diagnose import Diagnosis, diagnose
 
+HERE = Path(__file__).parent
 NAME = "diagnosis"
 
 

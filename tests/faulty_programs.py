@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from ravine import Task
 from ravine.diagnose.evidence import Evidence
 from ravine.diagnose.program import Program
 
+ADAM = partial(torch.optim.Adam, lr=0.01)
 Pair = tuple[Tensor, Tensor]
 
 
@@ -37,7 +39,7 @@ def line(rows: int, columns: int = 4, seed: int = 0, noise: float = 0.1) -> Pair
 
 def net(*widths: int, head: nn.Module | None = None) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU()]
     return nn.Sequential(*layers[:-1], *([] if head is None else [head]))
 
@@ -47,7 +49,7 @@ def program(
     model: Callable[[], nn.Module],
     loss: Any,
     *,
-    optimizer: Any = partial(torch.optim.Adam, lr=0.01),
+    optimizer: Any = ADAM,
     **options: Any,
 ) -> Callable[[int], Task]:
     """Return a function of a seed that makes the task afresh."""

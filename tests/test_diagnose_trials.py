@@ -139,7 +139,7 @@ def test_a_task_object_is_put_back_to_its_first_weights():
     task = SLOW(0)
     before = {k: v.clone() for k, v in task.model.state_dict().items()}
     assert isinstance(task, Task)
-    assert [f.name for f in diagnose(task, budget=60).findings][0] in (
+    assert diagnose(task, budget=60).findings[0].name in (
         "lr-too-low",
         "too-few-epochs",
     )

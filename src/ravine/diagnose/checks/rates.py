@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from ravine.diagnose.evidence import Evidence
 from ravine.diagnose.finding import Finding
 from ravine.diagnose.probes.stepping import stepping
+from ravine.diagnose.program import Change
 from ravine.diagnose.suspicion import Suspicion
 from ravine.diagnose.treatments.steps import times_epochs, times_lr
 
@@ -30,7 +32,7 @@ def rate_checks(evidence: Evidence) -> Iterator[Suspicion]:
     if run.non_finite is None:
         yield Suspicion(
             Finding("lr-too-low", "warning", "high", says, evidence=facts),
-            (times_lr(10.0), times_lr(100.0)),
+            _higher(steps.update_ratio),
             weight=1.2 if steps.update_ratio < 1e-4 else 1.0,
         )
         yield Suspicion(
@@ -44,3 +46,12 @@ def rate_checks(evidence: Evidence) -> Iterator[Suspicion]:
             (times_epochs(4.0),),
             weight=1.2 if len(run.losses) < 200 else 0.9,
         )
+
+
+def _higher(ratio: float) -> tuple[Change, ...]:
+    """Return higher rates, first the one that brings norm(update) / norm(weight) near 3e-3."""
+    if not ratio > 0:
+        return times_lr(10.0), times_lr(100.0)
+    fitting = [factor for factor in (10.0, 100.0, 1e3, 1e4) if factor * ratio < 1] or [10.0]
+    fitting.sort(key=lambda factor: abs(math.log10(factor * ratio / 3e-3)))
+    return tuple(times_lr(factor) for factor in fitting[:2])

@@ -66,8 +66,10 @@ def _range(seen: Tensor) -> Range:
         if bool(((sums - 1).abs() < 1e-4).all()):
             return "log-softmax"
     if least >= 0:
-        return "sigmoid" if most <= 1 and most > 0.99 else "relu"
-    return "tanh" if least >= -1 and most <= 1 and max(-least, most) > 0.99 else "free"
+        if most > 1:
+            return "relu"
+        return "sigmoid" if most > 0.8 else "free"  # far from any bound nothing can be said
+    return "tanh" if least >= -1 and most <= 1 and max(-least, most) > 0.8 else "free"
 
 
 def last_activation(model: nn.Module) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ravine.cli.exits import reported
+from ravine.cli.exits import INTERRUPTED, reported
 from ravine.report.strict_json import to_strict_json
 
 __all__ = ["add_diagnose"]
@@ -71,6 +71,8 @@ def add_diagnose(app: typer.Typer, *, command: type[Any]) -> None:
                 typer.echo(to_strict_json(plain, indent=2))
             else:
                 print_diagnosis(plain)
+            if plain["interrupted"]:
+                raise typer.Exit(INTERRUPTED)
             if any(finding["severity"] != "info" for finding in plain["findings"]):
                 raise typer.Exit(FOUND)
 

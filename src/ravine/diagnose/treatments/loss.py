@@ -72,9 +72,11 @@ class _ToClasses:
 
     def model(self, model: nn.Module) -> None:
         found = last_weighted(model)
-        if found is not None and isinstance(found[2], nn.Linear):
-            parent, key, old = found
-            parent._modules[key] = nn.Linear(int(old.in_features), self.classes)
+        if found is None:
+            return
+        parent, key, old = found
+        if isinstance(old, nn.Linear):
+            parent._modules[key] = nn.Linear(old.in_features, self.classes)
 
     @staticmethod
     def task(task: Task) -> Task:

@@ -104,6 +104,12 @@ def test_a_negated_loss_is_named_and_mended():
     assert found.findings[0].treatments[0].helped
 
 
+def test_a_hinge_loss_is_not_taken_for_an_absolute_one():
+    X, y = clusters(200, classes=2)
+    run = program((X, 2 * y.float()[:, None] - 1), lambda: net(2, 8, 1), "hinge")
+    assert names(loss_checks(evidence_of(run))) == []
+
+
 def test_absolute_errors_of_zeros_and_ones():
     X, y = clusters(200, classes=2)
     run = program((X, y.float()[:, None]), lambda: net(2, 8, 1, head=nn.Sigmoid()), nn.L1Loss())

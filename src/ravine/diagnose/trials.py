@@ -113,7 +113,11 @@ def trial(
         if evidence.kind == "numbers"
         else "1 - accuracy"
     )
-    return Trial(remedy.says, old, new, name, helps(old, new, measure, most))
+    helped = helps(old, new, measure, most)
+    if helped and measure == "train/loss" and math.isnan(error_of(before[0])):
+        # Without a quality nobody knows where a loss should end: measured by its whole fall.
+        helped = old[0] - new[0] >= SHARE[measure] * (before[0].losses[0] - new[0])
+    return Trial(remedy.says, old, new, name, helped)
 
 
 def gain(trial: Trial) -> float:

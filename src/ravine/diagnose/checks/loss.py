@@ -73,7 +73,7 @@ def loss_checks(evidence: Evidence) -> Iterator[Suspicion]:
             facts,
             (as_classes(seen.classes),),
         )
-    elif loss.name in ("mae", "smooth_l1") and evidence.kind in ("binary", "one-hot"):
+    elif loss.name in ("mae", "smooth_l1") and _zeros_and_ones(evidence):
         fits = BINARY if evidence.kind == "binary" else CROSS_ENTROPY
         yield _wrong(
             f"targets are 0 and 1, and {loss.name} is least where the more frequent one is "
@@ -84,6 +84,11 @@ def loss_checks(evidence: Evidence) -> Iterator[Suspicion]:
         )
     elif evidence.kind == "numbers":
         yield from _named_numbers(evidence)
+
+
+def _zeros_and_ones(evidence: Evidence) -> bool:
+    """Whether targets are 0 and 1; at -1 and 1 a hinge loss has the values of an absolute one."""
+    return evidence.kind in ("binary", "one-hot") and bool((evidence.sample[1] >= 0).all())
 
 
 def _named_numbers(evidence: Evidence) -> Iterator[Suspicion]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
 
 from ravine.diagnose.checks import CHECKS
 from ravine.diagnose.diagnosis import Diagnosis
@@ -12,6 +11,7 @@ from ravine.diagnose.drawings import drawings
 from ravine.diagnose.evidence import Evidence
 from ravine.diagnose.probes.learnable import learnable
 from ravine.diagnose.program import Program
+from ravine.diagnose.ranking import ranked
 from ravine.diagnose.settling import Case, settle
 from ravine.diagnose.trials import ROOM, error_of
 from ravine.errors import RavineError, TaskError
@@ -89,9 +89,7 @@ def _shape(value: object) -> str:
 
 
 def _told(evidence: Evidence, cases: list[Case], start: float, interrupted: bool) -> Diagnosis:
-    held = sorted((c for c in cases if c.holds), key=lambda c: -c.score)
-    held.sort(key=lambda case: case.suspicion.finding.severity == "info")
-    findings = [replace(case.finding, root=number == 0) for number, case in enumerate(held)]
+    findings = ranked([(case.finding, case.score) for case in cases if case.holds])
     ruled_out = tuple(filter(None, (case.refuted for case in cases)))
     run = evidence.replayed()
     if error_of(run) < ROOM:

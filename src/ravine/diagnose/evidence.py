@@ -58,6 +58,10 @@ class Evidence:
         keys = [key for key in self._made if isinstance(key, tuple) and key[0] == "replay"]
         return [key[1] for key in keys if key[1] != AS_IT_IS and key[2] == self.program.seed]
 
+    def remember(self, change: Change, trace: Trace) -> None:
+        """Keep the trace of a replay that a probe made of the program's own seed."""
+        self._made.setdefault(("replay", change, self.program.seed), trace)
+
     @property
     def left(self) -> float:
         """Seconds until the deadline."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from ravine.diagnose.checks.architecture import architecture_checks
 from ravine.diagnose.checks.data import data_checks
 from ravine.diagnose.checks.fit import fit_checks
 from ravine.diagnose.checks.head import head_checks
 from ravine.diagnose.checks.inputs import input_checks
+from ravine.diagnose.checks.layers import layer_checks
 from ravine.diagnose.checks.loss import loss_checks
 from ravine.diagnose.checks.rates import rate_checks
 from ravine.diagnose.checks.regularisation import regularisation_checks
@@ -22,6 +24,8 @@ CHECKS: list[Check] = [
     head_checks,
     loss_checks,
     input_checks,
+    layer_checks,
+    architecture_checks,
     regularisation_checks,
     rate_checks,
     fit_checks,

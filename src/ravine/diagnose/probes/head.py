@@ -40,9 +40,10 @@ def head(evidence: Evidence) -> Head:
     with torch.no_grad():
         outputs.append(model(inputs))
         # Only the last weights matter to what the head lets through.
-        for scale in (1.0, 10.0, 100.0):
+        for scale in (1.0, -1.0, 10.0, -10.0, 100.0, -100.0):
             for weight in weights[-1:]:
                 spread = 1 / max(weight[0].numel(), 1) ** 0.5
+                generator.manual_seed(0)  # both signs of the same weights
                 drawn = torch.randn(weight.shape, generator=generator).to(weight)
                 weight.copy_(scale * spread * drawn)
             for bias in [p for p in model.parameters() if p.ndim == 1][-1:]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 from functools import cache
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from ravine.diagnose.program import Change
+from ravine.tasks import Task
 
 
 @cache
@@ -57,3 +59,36 @@ def rebuilt(
     known = inspect.signature(base).parameters
     options = {k: v for k, v in {**optimizer.defaults, **changes}.items() if k in known}
     return lambda weights: base([w for w in weights if w.requires_grad], **options)
+
+
+def clipped(optimizer: torch.optim.Optimizer, norm: float = 1.0) -> Change:
+    """Return the same optimizer with the norm of all gradients clipped before each step."""
+    make = rebuilt(optimizer)
+
+    def made(weights: list[nn.Parameter]) -> torch.optim.Optimizer:
+        new = make(weights)
+        new.register_step_pre_hook(
+            lambda optimizer, args, options: nn.utils.clip_grad_norm_(weights, norm) and None
+        )
+        return new
+
+    return Change(f"clip the norm of the gradients at {norm:g}", optimizer=made)
+
+
+@cache
+def decayed(steps: int) -> Change:
+    """Return a learning rate that falls to 1/100 in the second half of so many steps."""
+
+    def factor(step: int) -> float:
+        return float(0.01 ** max(0.0, 2 * step / steps - 1))
+
+    def change(task: Task) -> Task:
+        if task.scheduler is not None:
+            return task
+        return dataclasses.replace(
+            task,
+            scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, factor),
+            scheduler_interval="step",
+        )
+
+    return Change("lower the learning rate to 1/100 over the second half", task=change)

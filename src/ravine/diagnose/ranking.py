@@ -1,0 +1,72 @@
+"""Which finding is a cause, which is the sign of another, and what comes first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ravine.diagnose.finding import Finding
+
+_SIGNALS = frozenset(
+    {
+        "vanishing-gradient",
+        "exploding-gradient",
+        "non-finite",
+        "dead-units",
+        "saturated-units",
+        "noise-floor",
+        "saddle-point",
+    }
+)
+_SIZE = frozenset({"model-too-small"})
+_BEGINNING = frozenset({"saddle-point", "model-too-small", "lr-too-low", "too-few-epochs"})
+
+EXPLAINS: dict[str, frozenset[str]] = {
+    "gradient-sign-flipped": _SIGNALS | _SIZE | {"lr-too-high"},
+    "missing-zero-grad": _SIGNALS | _SIZE | {"lr-too-high", "batch-too-small"},
+    "optimizer-misses-parameters": _SIZE,
+    "frozen-parameters": _SIZE,
+    "step-has-no-effect": _SIGNALS | _SIZE | {"lr-too-low", "too-few-epochs"},
+    "lr-too-high": _SIGNALS | _SIZE | {"batch-too-small"},
+    "lr-too-low": _SIZE,
+    "too-few-epochs": _SIZE,
+    "unscaled-inputs": _SIGNALS | _SIZE | {"bad-init", "lr-too-high", "lr-too-low"},
+    "unscaled-targets": _SIGNALS | _SIZE | {"bad-init", "lr-too-high", "lr-too-low"},
+    "wrong-output-activation": _SIGNALS - {"non-finite"} | _SIZE,
+    "double-softmax": _SIGNALS - {"non-finite"} | _SIZE,
+    "missing-nonlinearity": _SIZE,
+    "symmetric-init": _SIGNALS | _BEGINNING | {"bad-init"},
+    "bad-init": _BEGINNING | {"dead-units", "saturated-units", "lr-too-high"},
+    "non-finite": frozenset({"exploding-gradient"}),
+    "vanishing-gradient": _BEGINNING | {"saturated-units"},
+    "exploding-gradient": _SIZE | {"lr-too-high"},
+    "dead-units": _BEGINNING | {"vanishing-gradient"},
+    "saturated-units": _BEGINNING,
+    "saddle-point": _SIZE,
+    "batch-too-small": frozenset({"noise-floor"}),
+}
+"""By the name of a cause, the findings that it brings with it: where both are found, the second is
+a sign of the first, unless the second explains the first too."""
+
+SIGNS = frozenset({"plateau", "stationary-point"})
+"""What any other finding explains."""
+
+
+def ranked(found: Sequence[tuple[Finding, float]]) -> list[Finding]:
+    """Return the findings, causes first, each group by how much speaks for it.
+
+    Args:
+        found: findings and how much speaks for each: the larger the better.
+    """
+    names = {finding.name for finding, _ in found if finding.rank < 2}
+    marked = [(replace(one, root=not _explained(one.name, names)), much) for one, much in found]
+    marked.sort(key=lambda pair: (not pair[0].root, pair[0].rank > 1, -pair[1]))
+    return [finding for finding, _ in marked]
+
+
+def _explained(name: str, names: set[str]) -> bool:
+    others = names - {name}
+    if name in SIGNS:
+        return bool(others - SIGNS) or (name == "plateau" and "stationary-point" in others)
+    mine = EXPLAINS.get(name, frozenset())
+    return any(name in EXPLAINS.get(other, ()) for other in others - mine)

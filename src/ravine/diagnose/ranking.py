@@ -36,12 +36,11 @@ EXPLAINS: dict[str, frozenset[str]] = {
     "double-softmax": _SIGNALS - {"non-finite"} | _SIZE,
     "missing-nonlinearity": _SIZE,
     "symmetric-init": _SIGNALS | _BEGINNING | {"bad-init"},
-    "bad-init": _BEGINNING | {"dead-units", "saturated-units", "lr-too-high"},
-    "non-finite": frozenset({"exploding-gradient"}),
+    "bad-init": _BEGINNING | {"dead-units", "saturated-units", "lr-too-high", "non-finite"},
     "vanishing-gradient": _BEGINNING | {"saturated-units"},
-    "exploding-gradient": _SIZE | {"lr-too-high"},
+    "exploding-gradient": _SIZE | {"lr-too-high", "non-finite"},
     "dead-units": _BEGINNING | {"vanishing-gradient"},
-    "saturated-units": _BEGINNING,
+    "saturated-units": _BEGINNING | {"vanishing-gradient"},
     "saddle-point": _SIZE,
     "batch-too-small": frozenset({"noise-floor"}),
 }
@@ -60,6 +59,10 @@ def ranked(found: Sequence[tuple[Finding, float]]) -> list[Finding]:
     """
     names = {finding.name for finding, _ in found if finding.rank < 2}
     marked = [(replace(one, root=not _explained(one.name, names)), much) for one, much in found]
+    best: dict[str, float] = {}
+    for finding, much in found:
+        best[finding.name] = max(much, best.get(finding.name, much))
+    marked = [(replace(f, root=f.root and much == best[f.name]), much) for f, much in marked]
     marked.sort(key=lambda pair: (not pair[0].root, pair[0].rank > 1, -pair[1]))
     return [finding for finding, _ in marked]
 

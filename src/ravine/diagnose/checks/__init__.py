@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from ravine.diagnose.checks.architecture import architecture_checks
 from ravine.diagnose.checks.data import data_checks
 from ravine.diagnose.checks.fit import fit_checks
+from ravine.diagnose.checks.flat import flat_checks
 from ravine.diagnose.checks.head import head_checks
 from ravine.diagnose.checks.inputs import input_checks
 from ravine.diagnose.checks.layers import layer_checks
@@ -28,6 +29,7 @@ CHECKS: list[Check] = [
     architecture_checks,
     regularisation_checks,
     rate_checks,
+    flat_checks,
     fit_checks,
     data_checks,
 ]

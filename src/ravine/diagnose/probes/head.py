@@ -35,6 +35,8 @@ def head(evidence: Evidence) -> Head:
     inputs = evidence.sample[0][:64]
     model = fresh.model.eval()
     weights = [p for p in model.parameters() if p.ndim > 1]
+    if not weights:  # no layer whose weights could be redrawn
+        return Head("free", 0, float("nan"), float("nan"))
     generator = torch.Generator().manual_seed(0)
     outputs: list[Tensor] = []
     with torch.no_grad():

@@ -100,7 +100,7 @@ class _Hooks:
                         self.found = "weight", weight
             for tensor in _tensors(args):
                 if tensor.requires_grad and torch.is_grad_enabled():
-                    tensor.register_hook(self._gradient(name))
+                    tensor.register_hook(self._gradient(name))  # type: ignore[no-untyped-call]
 
         return hook
 

@@ -25,7 +25,7 @@ def _recurrent(model: nn.Module) -> None:
             continue
         for name, weight in module.named_parameters():
             if "weight_hh" in name:
-                for gate in weight.split(module.hidden_size):
+                for gate in torch.split(weight, module.hidden_size):
                     _keeps_length(gate)
 
 
@@ -50,3 +50,14 @@ def _perturbed(model: nn.Module) -> None:
 
 
 PERTURB = Change("perturb the first weights by noise (0.3 / sqrt(fan in))", model=_perturbed)
+
+
+@torch.no_grad()
+def _drawn(model: nn.Module) -> None:
+    for weight in model.parameters():
+        if weight.requires_grad:
+            width = weight[0].numel() if weight.ndim > 1 else 1
+            weight.copy_(torch.randn_like(weight) / max(width, 1) ** 0.5)
+
+
+RESTART = Change("begin at other weights, drawn at random (1 / sqrt(fan in))", model=_drawn)

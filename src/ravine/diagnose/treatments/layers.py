@@ -90,7 +90,7 @@ def mask_non_finite(name: str) -> Change:
 def _masked(tensor: Tensor) -> Tensor:
     if tensor.requires_grad:
         tensor = tensor.view_as(tensor)
-        tensor.register_hook(lambda gradient: gradient.nan_to_num(0.0, 0.0, 0.0))
+        tensor.register_hook(lambda gradient: gradient.nan_to_num(0.0, 0.0, 0.0))  # type: ignore[no-untyped-call]
     return tensor
 
 
@@ -132,14 +132,17 @@ def _wider(module: nn.Module, factor: int, first: bool, last: bool) -> None:
     elif isinstance(module, nn.Embedding):
         nn.Embedding.__init__(module, module.num_embeddings, outside * module.embedding_dim)
     elif isinstance(module, nn.RNNBase):
-        options = {
+        options: dict[str, Any] = {
             name: getattr(module, name)
             for name in ("num_layers", "bias", "batch_first", "dropout", "bidirectional")
         }
         if type(module) is nn.RNN:
             options["nonlinearity"] = module.nonlinearity
         type(module).__init__(
-            module, inside * module.input_size, outside * module.hidden_size, **options
+            module,
+            inside * module.input_size,
+            outside * module.hidden_size,
+            **options,
         )
     elif isinstance(module, _NORMS):
         type(module).__init__(module, factor * module.num_features)

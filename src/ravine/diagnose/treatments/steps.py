@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from torch import nn
@@ -67,9 +68,11 @@ def clipped(optimizer: torch.optim.Optimizer, norm: float = 1.0) -> Change:
 
     def made(weights: list[nn.Parameter]) -> torch.optim.Optimizer:
         new = make(weights)
-        new.register_step_pre_hook(
-            lambda optimizer, args, options: nn.utils.clip_grad_norm_(weights, norm) and None
-        )
+
+        def clip(optimizer: torch.optim.Optimizer, args: Any, options: Any) -> None:
+            nn.utils.clip_grad_norm_(weights, norm)
+
+        new.register_step_pre_hook(clip)
         return new
 
     return Change(f"clip the norm of the gradients at {norm:g}", optimizer=made)
@@ -92,3 +95,10 @@ def decayed(steps: int) -> Change:
         )
 
     return Change("lower the learning rate to 1/100 over the second half", task=change)
+
+
+def with_momentum(optimizer: torch.optim.Optimizer) -> Change:
+    """Return the same optimizer with momentum 0.9, or with Adam's where it has none."""
+    if "momentum" not in optimizer.defaults:
+        return adam(0.01)
+    return Change("use momentum 0.9", optimizer=rebuilt(optimizer, momentum=0.9))

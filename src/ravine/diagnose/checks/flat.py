@@ -82,7 +82,10 @@ def _still(evidence: Evidence) -> Iterator[Suspicion]:
     steps = (len(trace.losses) // 2, len(trace.losses))
     constant = evidence.probe(baseline).constant
     at_baseline = abs(trace.final - constant) <= STILL * abs(constant)
-    place = next((p for p in (last, first) if p is not None and p.saddle), None)
+    losses = trace.train_loss or trace.losses
+    stood = max(losses) - min(losses) <= STILL * max(map(abs, losses))  # from the first step on
+    places = (last, first) if stood else (last,)
+    place = next((p for p in places if p is not None and p.saddle), None)
     if place is not None:
         yield _saddle(evidence, place, steps)
     elif last is not None and last.stationary and not at_baseline:

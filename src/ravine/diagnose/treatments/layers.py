@@ -142,7 +142,7 @@ def _wider(module: nn.Module, factor: int, first: bool, last: bool) -> None:
             module,
             inside * module.input_size,
             outside * module.hidden_size,
-            **options,
+            **options,  # type: ignore[arg-type]
         )
     elif isinstance(module, _NORMS):
         type(module).__init__(module, factor * module.num_features)

@@ -153,17 +153,23 @@ def _plateau(
     evidence: Evidence, place: Place | None, steps: tuple[int, int], constant: float
 ) -> Suspicion:
     known = math.isfinite(constant)
+    leads = place is not None and place.slope_fall > 0.2 * abs(place.loss)
     where = f", the loss of the best constant answer ({constant:.3g})" if known else ""
+    slope = (
+        f"; a long step along its gradient takes {place.slope_fall:.3g} away"
+        if leads and place
+        else ""
+    )
     final = evidence.replayed().final
     return Suspicion(
         Finding(
             "plateau",
             "warning",
             "high" if known else "medium",
-            f"the loss stands still at {final:.3g}{where}",
+            f"the loss stands still at {final:.3g}{where}{slope}",
             steps=steps,
             evidence=_facts(place),
         ),
-        (adam(0.01), PERTURB, RESET),
-        certain=known,
+        (adam(0.01), adam(0.1), PERTURB, RESET),
+        certain=known or leads,
     )

@@ -82,7 +82,9 @@ def _place(evidence: Evidence, which: int) -> Place | None:
     step, state = evidence.probe(run).states[which]
     if not all(bool(torch.isfinite(v).all()) for v in state.values() if v.is_floating_point()):
         return None
-    for dtype in (torch.float64, torch.float32):  # a model may hold numbers of its own in float32
+    kinds = {p.dtype for p in evidence.fresh().model.parameters()}
+    # Rounding must not pass for curvature; but a model may hold numbers of its own in float32.
+    for dtype in (torch.float64, torch.float32) if len(kinds) == 1 else ():
         fresh = evidence.fresh()
         fresh.model.load_state_dict(state)
         fresh.model.to(dtype).eval()
@@ -91,6 +93,8 @@ def _place(evidence: Evidence, which: int) -> Place | None:
             return _looked_at(fresh, step, inputs, targets)
         except (RuntimeError, ValueError, NotImplementedError, TypeError):
             continue
+        finally:
+            fresh.model.to(next(iter(kinds)))  # a Task's own model is the next replay's as well
     return None
 
 

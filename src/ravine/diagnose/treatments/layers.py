@@ -138,12 +138,8 @@ def _wider(module: nn.Module, factor: int, first: bool, last: bool) -> None:
         }
         if type(module) is nn.RNN:
             options["nonlinearity"] = module.nonlinearity
-        type(module).__init__(
-            module,
-            inside * module.input_size,
-            outside * module.hidden_size,
-            **options,  # type: ignore[arg-type]
-        )
+        kind: Any = type(module)
+        kind.__init__(module, inside * module.input_size, outside * module.hidden_size, **options)
     elif isinstance(module, _NORMS):
         type(module).__init__(module, factor * module.num_features)
     elif isinstance(module, nn.LayerNorm):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ravine.diagnose.evidence import Evidence
-from ravine.diagnose.probes.run import run
+from ravine.diagnose.probes.run import at_end
 
 SMALL, PARTS = 16, 32
 
@@ -51,10 +51,10 @@ def noise_scale(small: Sequence[Tensor], size: int) -> float:
 
 def noise(evidence: Evidence) -> Noise | None:
     """Measure the noise scale at the end of the run; None if there are too few rows."""
-    fresh = evidence.probe(run).fresh
+    inputs, targets = evidence.sample
+    fresh = at_end(evidence)
     fresh.model.eval()  # no dropout, and statistics of a batch would tie its rows together
     weights = [p for p in fresh.model.parameters() if p.requires_grad]
-    inputs, targets = evidence.sample
     size = max(1, min(SMALL, len(inputs) // 8))
     found = []
     for X, y in list(zip(torch.split(inputs, size), torch.split(targets, size), strict=True))[

@@ -82,13 +82,14 @@ def _place(evidence: Evidence, which: int) -> Place | None:
     step, state = evidence.probe(run).states[which]
     if not all(bool(torch.isfinite(v).all()) for v in state.values() if v.is_floating_point()):
         return None
+    sample = evidence.sample  # before the weights are set: it may make the program anew
     kinds = {p.dtype for p in evidence.fresh().model.parameters()}
     # Rounding must not pass for curvature; but a model may hold numbers of its own in float32.
     for dtype in (torch.float64, torch.float32) if len(kinds) == 1 else ():
         fresh = evidence.fresh()
         fresh.model.load_state_dict(state)
         fresh.model.to(dtype).eval()
-        inputs, targets = (_cast(part[: 2 * ROWS], dtype) for part in evidence.sample)
+        inputs, targets = (_cast(part[: 2 * ROWS], dtype) for part in sample)
         try:
             return _looked_at(fresh, step, inputs, targets)
         except (RuntimeError, ValueError, NotImplementedError, TypeError):

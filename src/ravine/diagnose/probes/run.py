@@ -41,7 +41,7 @@ class Run:
 
     Attributes:
         trace: as of any replay.
-        fresh: the program in the state in which it ended.
+        fresh: the program that ran; see `at_end` for its weights.
         gradients: at some steps, the first one included.
         states: step and weights, from before the first step to near the end.
         bad_step: the first step whose loss or gradient was not finite, or None.
@@ -107,6 +107,17 @@ def run(evidence: Evidence) -> Run:
         result.bad_step = result.trace.non_finite
     evidence.remember(AS_IT_IS, result.trace)
     return result
+
+
+def at_end(evidence: Evidence) -> Fresh:
+    """Return the program with the weights with which its run ended.
+
+    Not the one that ran: a Task's own model begins anew in every replay.
+    """
+    state = evidence.probe(run).states[-1][1]
+    fresh = evidence.fresh()
+    fresh.model.load_state_dict(state)
+    return fresh
 
 
 def _finite(tensors: list[Tensor]) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ravine.diagnose.evidence import Evidence
-from ravine.diagnose.probes.run import run
+from ravine.diagnose.probes.run import at_end
 
 NEAR = 1e-5
 """Rows closer than this share of their size are the same."""
@@ -31,7 +31,7 @@ class Symmetry:
 def symmetry(evidence: Evidence) -> Symmetry:
     """Compare the rows of every hidden layer's weight."""
     first = same_rows(evidence.fresh().model)
-    last = set(same_rows(evidence.probe(run).fresh.model)) if first else set()
+    last = set(same_rows(at_end(evidence).model)) if first else set()
     return Symmetry(first, tuple(name for name in first if name in last))
 
 

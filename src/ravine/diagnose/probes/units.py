@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from ravine.diagnose.evidence import Evidence
-from ravine.diagnose.probes.run import layers_of, run
+from ravine.diagnose.probes.run import at_end, layers_of
 
 ROWS = 512
 
@@ -99,7 +99,7 @@ def units(evidence: Evidence) -> Units:
         if "dropout" in type(module).__name__.lower():
             module.eval()
     first = look(fresh.model, inputs)
-    return Units(first, look(evidence.probe(run).fresh.model.eval(), inputs))
+    return Units(first, look(at_end(evidence).model.eval(), inputs))
 
 
 class _Seen(TorchFunctionMode):

@@ -24,7 +24,7 @@ def images(*between: nn.Module) -> nn.Module:
 
 AFFINE = {
     "linear stack": (lambda: mlp(2, 8, 8, 2, activation=nn.Identity), 3, True),
-    "convolution and batch norm": (lambda: images(), 2, True),
+    "convolution and batch norm": (images, 2, True),
     "under a softmax": (
         lambda: nn.Sequential(mlp(2, 8, 2, activation=nn.Identity), nn.Softmax(-1)),
         2,

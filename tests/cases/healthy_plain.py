@@ -198,6 +198,6 @@ def autoencoder(seed: int) -> Task:
     parts = data.digits(seed)
     train, valid = ((X, X) for X, _ in (parts.train, parts.valid))
     return Task(
-        model=mlp(64, 48, 6, 48, 64, activation=nn.GELU), loss="mse", train=train, valid=valid, batch_size=32, epochs=15,
-        optimizer=partial(Adam, lr=3e-3),
+        model=mlp(64, 48, 6, 48, 64, activation=nn.GELU), loss="mse", train=train, valid=valid,
+        batch_size=32, epochs=15, optimizer=partial(Adam, lr=3e-3),
     )  # fmt: skip

@@ -35,6 +35,7 @@ class Plan:
         reduces: whether a step needs sweeps before its last pass.
         shares: whether a step changes numbers of the whole optimizer.
         skips: whether a step is left out if a gradient is not finite.
+        follows: whether a group has a schedule.
 
     ``ranks`` are those that step the other weights, where none of these says so itself. ``only``
     this weight is taken, or, without it, all that are not stepped in backward.
@@ -56,6 +57,7 @@ class Plan:
         self.ranks = ranks
         self.waiting: list[Tensor] = []
         self.skips = any(group["skip_nonfinite"] for group in groups)
+        self.follows = any(group.get("schedule") is not None for group in groups)
         self.needs_norm = self.skips or "norm" in rule.equation.hyperparameters
         self.edits: list[str] = []
         with torch.inference_mode(mode=False):  # the state is to be of use outside of it, too

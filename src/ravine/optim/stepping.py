@@ -76,10 +76,8 @@ class Stepping(torch.optim.Optimizer):
                 nonfinite.count(self.param_groups)
                 return loss
             common["norm"] = math.sqrt(squares) / common["grad_scale"]
-        for group in self.param_groups:  # not sooner: a step left out is none of the schedule's
-            if group.get("schedule") is not None:
-                follow(group, type(self).__name__)
-                group["schedule_step"] += 1
+        if plan.follows:  # not sooner: a step left out is none of the schedule's
+            self._follow_schedules(count=1)
         if plan.reduces:
             settle([b for b in plan.buckets if b.reduces and b.stepped()], common)
         for bucket in plan.buckets:
@@ -88,10 +86,11 @@ class Stepping(torch.optim.Optimizer):
             plan.share()
         return loss
 
-    def _follow_schedules(self) -> None:
+    def _follow_schedules(self, count: int = 0) -> None:
         for group in self.param_groups:
             if group.get("schedule") is not None:
                 follow(group, type(self).__name__)
+                group["schedule_step"] += count
 
     def _begin(self) -> None:
         """Raise an error if no step can be made now."""

@@ -16,8 +16,8 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from loss_table import ROWS  # noqa: E402
-from ulp_grid import exact_of, grid, ours, torchs, worst  # noqa: E402
+from loss_table import ROWS
+from ulp_grid import exact_of, grid, ours, torchs, worst
 
 PAGE = ROOT / "docs" / "losses.md"
 BEGIN, END = "<!-- accuracy -->\n", "<!-- end -->\n"

@@ -28,7 +28,7 @@ HEIGHT = {name: height for height, floor in enumerate(FLOORS) for name in floor}
 # Narrower than its floor: report draws plain JSON, which training's records call it for.
 ONLY = {"report": {"errors"}, "expression": {"errors"}, "errors": set()}
 # Upward on purpose, inside a function: a record draws itself.
-ALLOWED = {("training", "report")}
+ALLOWED = {("training", "report"), ("diagnose", "report")}
 
 HEAVY = ("numba", "triton", "plotly", "typer", "rich", "pandas", "sklearn", "scipy", "llvmlite")
 

@@ -56,7 +56,7 @@ def test_every_finding_is_the_root_of_a_case_and_no_other_name_is_used() -> None
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_case_is_the_same_for_the_same_seed_and_another_for_another(name: str) -> None:
+def test_a_case_is_the_same_for_the_same_seed(name: str) -> None:
     case = CASES[name]
     for function in (case.task, case.mended):
         one, again = (load_task(function, 3) for _ in range(2))

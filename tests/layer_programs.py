@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD
@@ -16,6 +17,15 @@ from ravine import Task
 from ravine.diagnose.evidence import Evidence
 from ravine.diagnose.program import Program
 from ravine.diagnose.suspicion import Suspicion
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Run on one thread, as ``diagnose`` does with programs so small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def rows(seed: int = 0, count: int = 256) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from layer_programs import evidence, mlp, names
+from layer_programs import evidence, mlp, names, one_thread  # noqa: F401 (a fixture)
 from torch import Tensor, nn
 
 from ravine.diagnose.checks.architecture import architecture_checks

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from layer_programs import evidence, mlp, names
+from layer_programs import evidence, mlp, names, one_thread  # noqa: F401 (a fixture)
 from torch import Tensor, nn
 from torch.nn import functional
 

@@ -176,3 +176,22 @@ def test_a_program_that_reaches_what_its_data_allows_is_healthy(noise):
     run = program(line(400, noise=noise), lambda: nn.Linear(4, 1), "mse", epochs=20)
     found = diagnose(run, budget=90)
     assert (found.findings, found.verdict) == ([], "healthy")
+
+
+def test_a_rate_that_diverges_is_the_cause_and_the_numbers_its_sign() -> None:
+    def made(seed: int) -> ravine.Task:
+        wine = ravine.tasks.load_task("wine", seed)
+        torch.manual_seed(seed)
+        return ravine.Task(
+            model=nn.Sequential(nn.Linear(13, 32), nn.ReLU(), nn.Linear(32, 3)),
+            loss="cross_entropy",
+            train=wine.train,
+            valid=wine.valid,
+            optimizer=lambda weights: torch.optim.SGD(weights, lr=100.0, momentum=0.9),
+            epochs=20,
+            batch_size=16,
+        )
+
+    found = ravine.diagnose(made)
+    assert found.findings[0].code == "LR-HIGH"
+    assert [f.root for f in found.findings if f.name == "non-finite"] in ([], [False])

@@ -67,6 +67,15 @@ def ranked(found: Sequence[tuple[Finding, float]]) -> list[Finding]:
     return [finding for finding, _ in marked]
 
 
+def is_sign(name: str) -> bool:
+    """Return whether another finding may bring this one with it.
+
+    >>> is_sign("non-finite"), is_sign("double-softmax")
+    (True, False)
+    """
+    return any(name in brought for brought in EXPLAINS.values())
+
+
 def _explained(name: str, names: set[str]) -> bool:
     others = names - {name}
     if name in SIGNS:

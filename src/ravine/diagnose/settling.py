@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from ravine.diagnose.evidence import Evidence
 from ravine.diagnose.finding import Finding, Trial
 from ravine.diagnose.program import Change
+from ravine.diagnose.ranking import is_sign
 from ravine.diagnose.suspicion import Suspicion
 from ravine.diagnose.treatments.steps import times_epochs, times_lr
 from ravine.diagnose.trials import ROOM, controlled, error_of, gain, trial
@@ -118,10 +119,12 @@ def _screen(evidence: Evidence, cases: Sequence[Case], reserve: float) -> None:
 
 
 def _explained(cases: Sequence[Case]) -> bool:
+    """Whether a cause was measured that is no sign of another: then the rest need not be tried."""
     return any(
         case.suspicion.certain and case.suspicion.measure == "error" and case.gain >= EXPLAINED
         for case in cases
         if case.suspicion.finding.severity == "critical"
+        and not is_sign(case.suspicion.finding.name)
     )
 
 

@@ -72,6 +72,7 @@ def test_the_record_is_plain_json_of_the_agreed_shape() -> None:
         "parallel": None,
         "compile": False,
         "checkpoint_activations": False,
+        "nonfinite": "stop",
     }
     assert {"python", "torch", "platform", "cpu", "threads"} <= set(data["environment"])
     assert {

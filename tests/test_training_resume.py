@@ -36,7 +36,13 @@ def made(form: str = "tensors") -> Task:
     return task(train=FORMS[form](points()))
 
 
-def broken_off(monkeypatch: pytest.MonkeyPatch, step: int, made: Task, **settings: Any) -> None:
+def broken_off(
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+    made: Task,
+    optimizer: str = OPTIMIZER,
+    **settings: Any,
+) -> None:
     """Run until a step, leave the checkpoints written by then, and nothing else."""
     from ravine.training.keeper import Keeper
 
@@ -51,7 +57,7 @@ def broken_off(monkeypatch: pytest.MonkeyPatch, step: int, made: Task, **setting
     with monkeypatch.context() as patched:
         patched.setattr(Keeper, "after_step", killed)
         with pytest.raises(KilledError):
-            ravine.train(made, OPTIMIZER, **SETTINGS | settings)
+            ravine.train(made, optimizer, **SETTINGS | settings)
 
 
 def check(one: Record, other: Record) -> None:
@@ -198,3 +204,26 @@ def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
         ravine.train(made(), resume=tmp_path)
     holder.close()
     ravine.train(made(), resume=tmp_path)
+
+
+@pytest.mark.parametrize("columns", [1, 3, 7, 13])
+@pytest.mark.parametrize("batch_size", [21, 30])
+def test_rows_that_lie_across_cache_lines_have_the_same_bits(
+    columns: int, batch_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Matrix products round by how their operands lie in memory: a resumed epoch lies the same.
+    def data(rows: int, seed: int) -> Any:
+        X = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+        return X, (X.sum(1) > 0).long() + (X.sum(1) > 1)
+
+    def odd() -> Task:
+        torch.manual_seed(0)
+        model = torch.nn.Linear(columns, 3)
+        return task(model=model, train=data(117, 0), valid=data(37, 1))
+
+    own = {"batch_size": batch_size, "regularize": ()}
+    whole = ravine.train(odd(), OPTIMIZER, **SETTINGS | own)
+    for step in (3, 7):
+        run = tmp_path / str(step)
+        broken_off(monkeypatch, step, odd(), run_dir=run, checkpoint_every=1, **own)
+        check(ravine.train(odd(), resume=run), whole)

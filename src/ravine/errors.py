@@ -70,7 +70,13 @@ class DataError(RavineError, ValueError):
 
 
 class NonFiniteError(RavineError, ArithmeticError):
-    """Training reached a loss that is NaN or infinite."""
+    """Training reached numbers that are NaN or infinite, or a loss that runs away.
+
+    Attributes:
+        step: where that was seen, counted from 1; None for a loss that ran away over epochs.
+    """
+
+    step: int | None = None
 
 
 class UndecidedError(RavineError, ValueError):

@@ -16,7 +16,7 @@ from rich.text import Text
 from ravine.cli.display import clock_time, describe_run, row_words
 from ravine.cli.outlet import Outlet
 from ravine.report.words import number
-from ravine.training.events import EpochDone, Event, RunEnded, RunStarted, StepDone
+from ravine.training.events import EpochDone, Event, Recovered, RunEnded, RunStarted, StepDone
 from ravine.training.pace import Pace
 
 __all__ = ["LiveDisplay", "LiveLines", "sparkline"]
@@ -97,6 +97,9 @@ class LiveLines:
             self._done = dataclasses.replace(self._done, step=step)
             words = "  ".join(w for w in row_words(event.row) if w.startswith(("train", "valid")))
             self._row = Text(f"epoch {self._epoch}: {words}", "dim")
+        elif isinstance(event, Recovered):
+            self._done = dataclasses.replace(self._done, step=event.step, epoch=event.epoch + 1)
+            self._epoch = event.epoch
         else:
             self._spent = self._now - self._started
 
@@ -202,6 +205,8 @@ class LiveDisplay:
             for text in describe_run(event):
                 self._console.print(Text(text), soft_wrap=True)
             self._live.start()
+        elif isinstance(event, Recovered):
+            self._console.print(Text(f"  note: {event.text}"), soft_wrap=True)
         self._lines.update(event)
         if isinstance(event, RunEnded):
             self._live.refresh()

@@ -85,7 +85,9 @@ def run_training(
         elif ended:
             print_results(plain, getattr(ended[0], "run_dir", None), cast("IO[str]", outlet))
         if plain.get("status") == "interrupted" and ended[0].run_dir is not None:
-            again = shlex.join(["ravine", "train", "--resume", str(ended[0].run_dir)])
+            named = str(plain["config"]["task"])  # a file is only run if it is named
+            file = [named] if named.endswith(".py") else []
+            again = shlex.join(["ravine", "train", *file, "--resume", str(ended[0].run_dir)])
             typer.echo(f"resume: {again}", err=as_json)
     if plain.get("status") == "diverged":
         raise typer.Exit(DIVERGED)
@@ -111,8 +113,9 @@ def _where(task: str | None, run_dir: Path | None, resume: Path | None) -> Itera
 
 
 def _make_directory(task: str) -> Path:
-    name = re.sub(r"[^\w.-]+", "-", Path(task).stem).strip("-.") or "task"
-    stem = f"{name[:80]}-{datetime.now():%Y%m%d-%H%M%S}"
+    # Without dots: Windows takes "nul.x" for the device. In bytes: a name has room for 255.
+    name = re.sub(r"[^\w-]+", "-", Path(task).stem).encode()[:80].decode(errors="ignore")
+    stem = f"{name.strip('-') or 'task'}-{datetime.now():%Y%m%d-%H%M%S}"
     for attempt in range(1, 1000):
         path = Path("runs", stem if attempt == 1 else f"{stem}-{attempt}")
         try:

@@ -145,6 +145,24 @@ def add_train(app: typer.Typer, *, command: type[Any], train: Train | None = Non
                 help="Steps, or a time such as 30s, 5min, 1h. Default: as costs less than 2 %.",
             ),
         ] = "auto",
+        keep_checkpoints: Annotated[
+            int,
+            typer.Option(
+                "--keep-checkpoints",
+                metavar="N",
+                min=1,
+                help="How many of the last checkpoints stay, beside that of the best epoch.",
+            ),
+        ] = 2,
+        nonfinite: Annotated[
+            str,
+            typer.Option(
+                "--nonfinite",
+                metavar="stop|skip|rollback",
+                help="What a NaN or infinite loss, gradient or weight does: end the run before its "
+                "step, leave the step out, or go back with half the learning rate.",
+            ),
+        ] = "stop",
         tensorboard: Annotated[
             bool,
             typer.Option("--tensorboard", help="Write event files to DIR/tensorboard as well."),

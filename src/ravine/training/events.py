@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["EpochDone", "Event", "Listener", "RunEnded", "RunStarted", "StepDone"]
+__all__ = ["EpochDone", "Event", "Listener", "Recovered", "RunEnded", "RunStarted", "StepDone"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,19 @@ class EpochDone:
 
 
 @dataclass(frozen=True)
+class Recovered:
+    """Something was not finite, and the run goes on all the same.
+
+    ``step`` and ``epoch`` are where it goes on: what was made behind them is taken back, so rows
+    of later steps count no longer. ``text`` is a sentence that the user should read.
+    """
+
+    step: int
+    epoch: int
+    text: str
+
+
+@dataclass(frozen=True)
 class RunEnded:
     """The run is over, for whatever reason; ``record`` is what ``ravine.train`` returns.
 
@@ -90,5 +103,5 @@ class RunEnded:
     record: Any  # ravine.training.record.Record, which would import this file
 
 
-Event = RunStarted | StepDone | EpochDone | RunEnded
+Event = RunStarted | StepDone | EpochDone | Recovered | RunEnded
 Listener = Callable[[Event], object]

@@ -5,23 +5,25 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ravine.errors import Interrupted, TaskError
+from ravine.errors import Interrupted
 from ravine.optim import Optimizer
 from ravine.regularize import EarlyStopping, Part
 from ravine.tasks.metrics import Metric
 from ravine.training.averaging import averaged
 from ravine.training.batches import Batch, Batches
+from ravine.training.batches.protocol import no_batch
 from ravine.training.devices import Devices
-from ravine.training.divergence import is_finite, not_finite
 from ravine.training.evaluation import evaluate
+from ravine.training.finite import finite_everywhere, nonfinite_error
 from ravine.training.random_state import random_state, set_random_state
+from ravine.training.recovery.skipping import Skipper
 from ravine.training.reporter import Reporter
 from ravine.training.scheduling import Scheduling
 from ravine.training.step import make_step
@@ -50,10 +52,14 @@ class Loop:
         after_step: called after every step, when the state is whole; what it raises ends the run.
         check: called between the batches of an evaluation, to end it early.
         look_every: steps between two looks at the loss.
+        seed: of the run.
         devices: how steps are computed; None for one process, whole batches and all bits.
         step: updates made so far.
         epoch: epochs completed.
-        batch: batches of the epoch under way that were trained on.
+        batch: batches of the epoch under way that were trained on, or left out.
+        skipper: leaves out steps that are not finite, or None.
+        skipped, skipped_in_a_row, rollbacks: how often a run was saved so far.
+        returned_to: the step that it went back to last, or -1.
     """
 
     model: nn.Module
@@ -71,6 +77,7 @@ class Loop:
     after_step: Callable[[], None] | None = None
     check: Callable[[], None] | None = None
     look_every: int = 1
+    seed: int = 0
     devices: Devices = None  # type: ignore[assignment]  # filled in below
     step: int = 0
     epoch: int = 0
@@ -80,7 +87,11 @@ class Loop:
     rows: int = 0
     samples: int = 0
     epoch_random: dict[str, Any] = field(default_factory=dict)
-    kept: dict[str, Tensor] = field(default_factory=dict)
+    skipper: Skipper | None = None
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    rollbacks: int = 0
+    returned_to: int = -1
     loaded_norm: float | None = None
     _pending: list[Tensor] = field(default_factory=list)
     _sizes: list[int] = field(default_factory=list)
@@ -89,8 +100,9 @@ class Loop:
         self.devices = self.devices or Devices.alone(self.model)
         for part in self.parts:
             part.begin(self.model)
-        self._step = make_step(self.model, self.loss, self.optimizer, self.devices, self.parts)
-        self.keep()
+        self.current_step = make_step(
+            self.model, self.loss, self.optimizer, self.devices, self.parts
+        )
 
     def run_epoch(self) -> tuple[dict[str, Any], bool]:
         """Train for one epoch, or the rest of it; return its row of the history and whether to stop.
@@ -103,7 +115,7 @@ class Loop:
         start = time.perf_counter()
         self.reporter.progress.begin()
         self._train(start)
-        self._check_weights()
+        self.check_weights()
         self.reporter.progress.end()
         row: dict[str, Any] = {
             "epoch": self.epoch + 1,
@@ -119,10 +131,9 @@ class Loop:
             if self.valid is not None:
                 row |= self._evaluated(self.valid)
             if self.stopper is not None:
-                stop = self.stopper.observe(_measured(row), self.model)
+                stop = self.stopper.observe({k: v for k, v in row.items() if "/" in k}, self.model)
             self.epoch += 1
             self.batch, self.total, self.rows = 0, 0.0, 0
-            self.keep()
         heard = row.get("valid/loss", row["train/loss"])
         if isinstance(self.optimizer, Optimizer):
             self.optimizer.observe(heard)
@@ -147,29 +158,11 @@ class Loop:
         """Return the norm of the gradient over all weights."""
         if self.loaded_norm is not None:  # no step was made since the run was resumed
             return self.loaded_norm
-        return self._step.gradient_norm()
+        return self.current_step.gradient_norm()
 
     def averaged(self) -> contextlib.AbstractContextManager[None]:
         """Put the averaged weights in place, if there are any."""
         return averaged(self.model, self.optimizer, self.parts, self.batches)
-
-    def go_back(self) -> None:
-        """Put back the weights of the end of the last epoch, or of the start."""
-        with torch.no_grad():
-            for name, now in _tensors(self.model):
-                kept = self.kept.get(name)
-                if kept is not None and kept.shape == now.shape:
-                    now.copy_(kept)
-
-    def keep(self) -> None:
-        """Copy the weights, to go back to."""
-        with torch.no_grad():
-            for name, now in _tensors(self.model):
-                kept = self.kept.get(name)
-                if kept is not None and kept.shape == now.shape:
-                    kept.copy_(now)
-                else:  # a model may make a buffer, or another size of it, as it runs
-                    self.kept[name] = now.detach().clone()
 
     def settle(self) -> None:
         """Look at the losses that were not looked at yet.
@@ -180,21 +173,40 @@ class Loop:
         if self._pending:
             self._look(self.step)
 
+    def check_weights(self) -> None:
+        """Look at the weights.
+
+        Raises:
+            NonFiniteError: one of them is NaN or infinite.
+        """
+        if not finite_everywhere(self, list(self.model.parameters())):
+            raise nonfinite_error(self, "the weights are not finite", self.step)
+
+    def forget(self) -> None:
+        """Forget the losses that were not looked at."""
+        self._pending.clear()
+        self._sizes.clear()
+
     def _train(self, start: float) -> None:
         """Make the steps of the epoch that are left."""
-        step = self._step
+        step, skipper = self.current_step, self.skipper
         step.begin_epoch()
         before, look, reporter = self.samples, self.look_every, self.reporter
         left = self._left()
         try:
             for batch in left:
                 inputs, targets = self._changed(batch)
+                if skipper is not None:
+                    skipper.before(self)
                 loss = step.gradient(inputs, targets)
+                if skipper is not None and skipper.refuses(self, loss, (inputs, targets)):
+                    self._left_out()
+                    continue
                 size = len(inputs)
                 if look == 1:
                     value = loss.item()
                     if not math.isfinite(value):
-                        self._diverged(f"the loss became {value}", self.step + 1)
+                        raise nonfinite_error(self, f"the loss became {value}", self.step + 1)
                     self.total += value * size
                     reporter.progress.smoothed.add(value)
                 else:
@@ -224,12 +236,16 @@ class Loop:
             if self.samples != before:
                 self.seconds += time.perf_counter() - start
         if self.rows == 0:
-            raise TaskError(
-                "the training data gave no batch",
-                where=f"epoch {self.epoch + 1}",
-                expected="one batch at least in every epoch",
-                do="look at drop_last and the sampler; an iterator is used up after one epoch",
-            )
+            if self.batch:
+                raise nonfinite_error(self, "every step of the epoch was skipped", self.step + 1)
+            raise no_batch(self.epoch + 1)
+
+    def _left_out(self) -> None:
+        """Go on behind a batch whose step is not made."""
+        self.loaded_norm = None
+        self.batch += 1
+        if self.after_step is not None:
+            self.after_step()
 
     def _left(self) -> Generator[Batch]:
         """Return the batches of the epoch that were not trained on yet."""
@@ -278,23 +294,6 @@ class Loop:
         self._sizes.clear()
         for step, (loss, size) in enumerate(zip(losses, sizes, strict=True), start=first):
             if not math.isfinite(loss):
-                self._diverged(f"the loss became {loss}", step)
+                raise nonfinite_error(self, f"the loss became {loss}", step)
             self.total += loss * size
             self.reporter.progress.smoothed.add(loss)
-
-    def _check_weights(self) -> None:
-        if not all(is_finite(weight) for weight in self.model.parameters()):
-            self._diverged("the weights are not finite", self.step)
-
-    def _diverged(self, what: str, step: int) -> None:
-        raise not_finite(what, self.model, self.lr, step, self.epoch + 1)
-
-
-def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    yield from model.named_parameters()
-    yield from model.named_buffers()
-
-
-def _measured(row: dict[str, Any]) -> dict[str, float]:
-    """Return what of a row is a loss or a metric."""
-    return {name: value for name, value in row.items() if "/" in name}

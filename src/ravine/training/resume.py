@@ -15,7 +15,22 @@ from ravine.training.catalog import OPTIMIZERS, OptimizerChoice
 from ravine.training.devices import MAY_CHANGE as WAYS
 from ravine.training.run_directory import CONFIG
 
-MAY_CHANGE = ("epochs", "lr", *WAYS)
+MAY_CHANGE = ("epochs", "lr", "nonfinite", *WAYS)
+
+DECIDING = ("torch", "numba", "triton", "cpu", "threads", "gpu")
+"""What of the surroundings decides the bits of a run."""
+
+WRITTEN: dict[str, type | tuple[type, ...]] = {
+    "task": str,
+    "optimizer": str,
+    "loss": str,
+    "batch_size": (int, str, type(None)),
+    "epochs": int,
+    "regularize": list,
+    "seed": int,
+    "device": str,
+}
+"""What every configuration has, and of which type."""
 
 
 def saved_config(run_dir: Path) -> dict[str, Any]:
@@ -29,6 +44,9 @@ def saved_config(run_dir: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))["config"]
         if not isinstance(config, dict):
             raise ValueError("its config is no object")
+        for name, kinds in WRITTEN.items():
+            if not isinstance(config[name], kinds):
+                raise ValueError(f"{name} is {config[name]!r}")
     except FileNotFoundError as error:
         raise ResumeError(
             "there is no run to resume",
@@ -37,7 +55,7 @@ def saved_config(run_dir: Path) -> dict[str, Any]:
             expected="the run directory of a run that began",
             do="name that directory, or start the run anew with run_dir",
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ResumeError(
             "the configuration of the run cannot be read",
             where=str(path),
@@ -48,17 +66,19 @@ def saved_config(run_dir: Path) -> dict[str, Any]:
 
 
 def saved_task(saved: Mapping[str, Any], run_dir: Path) -> str:
-    """Return the built-in name or the file of a run's task.
+    """Return the built-in name of a run's task, or the file of a text.
 
     Raises:
-        ResumeError: it was an object, or a file inside of the run directory, which could be a
-            stranger's: such a file is run only if the user names it.
+        ResumeError: it was an object, or a Python file. The directory could be a stranger's, and
+            name whatever file: one that is run is run only if the user names it.
     """
     source = str(saved["task"])
     if source in TASKS:
         return source
     path = Path(source)
-    if path.suffix not in (".py", ".txt"):
+    if path.suffix == ".py":
+        problem = "a file, which is run only if you name it"
+    elif path.suffix != ".txt":
         problem = "it was made in Python"
     elif path.resolve().is_relative_to(run_dir.resolve()):
         problem = "its file is inside of the run directory"
@@ -72,6 +92,21 @@ def saved_task(saved: Mapping[str, Any], run_dir: Path) -> str:
         got=f"{source!r}: {problem}",
         do="name the task beside resume",
     )
+
+
+def other_surroundings(run_dir: Path, now: Mapping[str, Any]) -> list[str]:
+    """Return notes on what is different from when the run began and decides its bits."""
+    try:
+        read = json.loads((run_dir / CONFIG).read_text(encoding="utf-8"))
+        before = dict(read["environment"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [
+        f"{name} is {now.get(name)}, and was {before[name]}: the bits may be others than of a run "
+        "that was not broken off"
+        for name in DECIDING
+        if name in before and before[name] != now.get(name)
+    ]
 
 
 def check_changes(saved: Mapping[str, Any], now: Mapping[str, Any], run_dir: Path) -> bool:

@@ -13,23 +13,27 @@ from torch import nn
 from ravine.errors import Interrupted, NonFiniteError, RavineError
 from ravine.training.acting import parts_of, stopper_of
 from ravine.training.batches import evaluation_batches, training_batches
-from ravine.training.checkpoints import Store
+from ravine.training.best import Best
+from ravine.training.checkpoints import Led, Memory, Store
 from ravine.training.choices import Choices
 from ravine.training.devices import Devices, Team, own_device
 from ravine.training.environment import environment
-from ravine.training.evaluation import evaluate
 from ravine.training.events import EpochDone, Event, Listener, RunEnded
 from ravine.training.hooks import Hooks
 from ravine.training.keeper import Interval, Keeper
 from ravine.training.loop import CHECK_EVERY, Loop
 from ravine.training.making import make_optimizer
 from ravine.training.record import Record
+from ravine.training.recovery import Skipper, check_policy
+from ravine.training.recovery.recovery import Recovery
 from ravine.training.reporter import Reporter
-from ravine.training.run_directory import CHECKPOINTS, RunDirectory
+from ravine.training.resume import other_surroundings
+from ravine.training.run_directory import BEST, CHECKPOINTS, POINTS, RunDirectory
 from ravine.training.scheduling import Scheduling, check_same_lr
+from ravine.training.settling import settle
 from ravine.training.signals import Signals
-from ravine.training.state import load_state
-from ravine.training.telling import facts_of, started
+from ravine.training.state import check_form, load_state
+from ravine.training.telling import facts_of, noted, started
 
 
 @dataclass
@@ -46,6 +50,7 @@ class Run:
     kept: bool
     listeners: Sequence[Listener]
     every: Interval
+    keep: int = 2
     resumed: bool = False
     new_lr: bool = False
     hooks: Hooks = field(default_factory=Hooks)
@@ -69,6 +74,7 @@ class Run:
                 run_dir=None if self.directory is None else self.directory.path,
             )
             keeper = self._keeper(loop, record, notes)
+            recovery = self._recovery(loop, record, keeper)
             if self.directory is not None and not self.resumed:
                 self.directory.start(record.config, record.environment)
         except BaseException:
@@ -82,7 +88,7 @@ class Run:
                 try:
                     self._emit(started(self.choices, loop, notes, record.run_dir))
                     with self.team.guarded():
-                        self._epochs(loop, record, keeper)
+                        self._epochs(loop, record, keeper, recovery)
                 except (Exception, KeyboardInterrupt) as error:
                     self._broken_off(error, loop, record, keeper, time.perf_counter() - start)
                     raise
@@ -96,29 +102,61 @@ class Run:
                 self.directory.close()
         return record
 
-    def _keeper(self, loop: Loop, record: Record, notes: list[str]) -> Keeper | None:
+    def _keeper(self, loop: Loop, record: Record, notes: list[str]) -> Keeper:
         """Return what writes the checkpoints, the loop put where the newest one was written."""
-        if not self.kept:
-            return None
         directory, team = self.directory, self.team
-        store = None if directory is None else Store(directory.path / CHECKPOINTS)
+        store: Store | None = None
+        best = Best(None, loop.stopper, kept=self.kept)
+        position = None
+        if directory is not None:
+            store = Store(directory.path / CHECKPOINTS, self.keep)
+            best.store = store.beside(directory.path / BEST, keep=1)
         if self.resumed:
-            position, state, passed = team.led(store.newest if store is not None else _nothing)
+            position, state, passed = Led(store, team).newest()
             notes += passed
             if position is None:
                 notes.append("resumed from the start: there is no checkpoint yet")
             else:
-                load_state(loop, state["loop"], keep_lr=self.new_lr, seed=self.choices.seed)
+                check_form(state)
+                load_state(loop, state["loop"], keep_lr=self.new_lr)
                 record.history.extend(state["history"])
+                best.value = state["best"]
                 notes.append(f"resumed at step {loop.step}, epoch {loop.epoch + 1}")
             if directory is not None:
+                notes += other_surroundings(directory.path, record.environment)
                 directory.start(record.config, record.environment)
                 directory.rewrite(record.history)
         keeper = Keeper(
-            loop, store, self.every, record.history, self.signals, agreed=team.agreement()
+            loop,
+            Led(store, team),
+            self.every,
+            record.history,
+            self.signals,
+            best,
+            agreed=team.agreement(),
         )
-        loop.after_step = keeper.after_step
+        if position is None:
+            keeper.begin()
         return keeper
+
+    def _recovery(self, loop: Loop, record: Record, keeper: Keeper) -> Recovery:
+        """Return what is asked when something is not finite."""
+        policy = check_policy(self.choices.config["nonfinite"])
+        directory = self.directory
+        recovery = Recovery(
+            loop=loop,
+            keeper=keeper,
+            history=record.history,
+            policy=policy,
+            points=Led(
+                Memory(keep=2) if directory is None else Store(directory.path / POINTS), self.team
+            ),
+            tell=self._emit,
+            rewrite=_nothing if directory is None else (lambda: directory.rewrite(record.history)),
+        )
+        loop.skipper = Skipper(self._emit) if policy == "skip" else None
+        loop.after_step = recovery.after_step
+        return recovery
 
     def _prepared(self) -> tuple[Loop, list[str]]:
         """Return the loop, and what the user should know before it begins."""
@@ -156,6 +194,7 @@ class Run:
             on_step=self.hooks.after_step,
             after_step=self.signals.check,
             check=self.signals.check,
+            seed=self.choices.seed,
             look_every=1 if device.type == "cpu" else CHECK_EVERY,
             devices=devices,
         )
@@ -171,10 +210,15 @@ class Run:
             made.state_dict()  # one that cannot be written is told before the run, not after hours
         return made
 
-    def _epochs(self, loop: Loop, record: Record, keeper: Keeper | None) -> None:
+    def _epochs(self, loop: Loop, record: Record, keeper: Keeper, recovery: Recovery) -> None:
         stopped = loop.stopper is not None and loop.stopper.stopped
+        recovery.begin(new_lr=self.new_lr)
         while loop.epoch < self.choices.epochs and not stopped:
-            row, stopped = loop.run_epoch()
+            try:
+                row, stopped = loop.run_epoch()
+            except NonFiniteError as error:
+                recovery.recover(error)
+                continue
             record.history.append(row)
             try:
                 stopped |= self.hooks.after_epoch(row, loop)
@@ -182,30 +226,32 @@ class Run:
                 if self.directory is not None:
                     self.directory.add_row(row)
             self._emit(EpochDone(row))
-            if keeper is not None:
+            try:
+                keeper.look(row)
+                recovery.after_epoch()
                 keeper.after_epoch()
+            except NonFiniteError as error:
+                recovery.recover(error)
             self.signals.check()
         if stopped:
             record.status, record.message = "stopped early", self.hooks.reason or ""
-        if keeper is not None:
-            keeper.end(whole=True)
+        keeper.end(whole=True)
+        recovery.end()
 
     def _broken_off(
         self,
         error: BaseException,
         loop: Loop,
         record: Record,
-        keeper: Keeper | None,
+        keeper: Keeper,
         seconds: float,
     ) -> None:
         """Leave what was reached; nothing that goes wrong here hides the error."""
         error.record = record  # type: ignore[attr-defined]
         what = error.what if isinstance(error, RavineError) else str(error)
         if isinstance(error, NonFiniteError):
-            loop.go_back()
-            kept = f"of epoch {loop.epoch}" if loop.epoch else "at the start"
             record.status = "diverged"
-            record.message = f"{error}\n  weights:  as they were {kept}"
+            record.message = f"{error}\n  weights:  those after step {loop.step}"
         elif isinstance(error, KeyboardInterrupt):
             record.status = "interrupted"
             record.message = f"in epoch {loop.epoch + 1}, after step {loop.step}"
@@ -218,20 +264,18 @@ class Run:
                     self.directory.abandon()
                 return
         together = isinstance(error, (NonFiniteError, Interrupted))  # in all processes alike
-        try:
-            if keeper is not None:
-                keeper.end(whole=isinstance(error, Interrupted))
+        with noted(error):
+            keeper.end(whole=together)
+        with noted(error):
             if together or not loop.devices.layout.divided:
                 self._finish(loop, record, seconds)
             else:  # the others do not help to put the weights together
                 self._emit(RunEnded(record))
-        except Exception as another:
-            error.add_note(f"and then: {type(another).__name__}: {another}")
 
     def _finish(self, loop: Loop, record: Record, seconds: float) -> None:
         """Settle model and numbers, write the files, tell the listeners."""
         try:
-            self._settle(loop, record)
+            settle(self.choices, loop, record)
             record.facts = facts_of(self.choices, loop, seconds)
             if self.directory is not None:
                 self.directory.finish(record)
@@ -239,43 +283,10 @@ class Run:
             self._emit(RunEnded(record))
         self.hooks.at_end(record)
 
-    def _settle(self, loop: Loop, record: Record) -> None:
-        """Put the weights in place that the run was for, and take their numbers."""
-        model, stopper = loop.model, loop.stopper
-        if record.status != "diverged":  # there they are in place already
-            with loop.averaged():
-                tensors = [*model.parameters(), *model.buffers()]
-                final = [tensor.detach().clone() for tensor in tensors]
-            with torch.no_grad():
-                for tensor, value in zip(tensors, final, strict=True):
-                    tensor.copy_(value)
-        row = record.history[-1] if record.history else {}
-        best: dict[str, float] = {}
-        if stopper is not None and stopper.restore_best and stopper.best_epoch is not None:
-            stopper.restore(model)
-            row = record.history[stopper.best_epoch - 1]
-            best = {"best_epoch": stopper.best_epoch}
-            kept = f"the weights of epoch {stopper.best_epoch} are kept"
-            record.message = "; ".join(filter(None, [record.message, stopper.message, kept]))
-        elif stopper is not None and record.status == "stopped early":
-            record.message = record.message or stopper.message
-        model.eval()
-        for weight in model.parameters():
-            weight.grad = None
-        record.metrics = {name: value for name, value in row.items() if "/" in name} | best
-        if self.choices.task.test is not None and record.status in ("completed", "stopped early"):
-            device = own_device(self.choices.device)
-            test = evaluation_batches(self.choices.task.test, device, loop.batches.size)
-            record.metrics |= evaluate(
-                model, test, loop.loss, loop.metrics, part="test", devices=loop.devices
-            )
-        record.model = loop.devices.plain()
-
     def _emit(self, event: Event) -> None:
         for listener in self.listeners:
             listener(event)
 
 
-def _nothing() -> tuple[None, None, list[str]]:
-    """Stand in for what the first process alone reads."""
-    return None, None, []
+def _nothing() -> None:
+    """Do nothing, where another process writes."""

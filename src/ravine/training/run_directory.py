@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from ravine.training.record import Record
 
 CONFIG, HISTORY, RECORD = "config.json", "history.jsonl", "record.json"
 WEIGHTS, PAGE = "model.safetensors", "report.html"
-CHECKPOINTS, LOCK = "checkpoints", ".lock"
-FILES = (CONFIG, HISTORY, STEPS, RECORD, WEIGHTS, PAGE, CHECKPOINTS)
+CHECKPOINTS, BEST, POINTS, LOCK = "checkpoints", "best", "rollback", ".lock"
+FILES = (CONFIG, HISTORY, STEPS, RECORD, WEIGHTS, PAGE, CHECKPOINTS, BEST)
 
 _ROOM = "make room or name another folder; what was written before is untouched"
 
@@ -98,6 +99,12 @@ class RunDirectory:
 
     def finish(self, record: Record) -> None:
         """Write the record, the page and the weights; one that fails does not keep the others."""
+        if not self.path.is_dir():  # what writes a page makes the folders for it
+            raise RunDirectoryError(
+                "the run directory is gone",
+                where=str(self.path),
+                do="look for what moved or took it away; the record has what was reached",
+            )
         failed: RunDirectoryError | None = None
         for write in (self._write_record, self._write_page, self._write_weights):
             try:
@@ -111,8 +118,9 @@ class RunDirectory:
         """Take away the files, and the folders made for them, of a run that never began."""
         with contextlib.suppress(OSError):
             for name in FILES:
-                if name != CHECKPOINTS:
+                if name not in (CHECKPOINTS, BEST):
                     (self.path / name).unlink(missing_ok=True)
+            shutil.rmtree(self.path / POINTS, ignore_errors=True)  # the start, before any step
             (self.path / LOCK).unlink(missing_ok=True)
             self.close()
             for folder in self._made:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import NoneType
 from typing import Any
 
 import torch
@@ -11,9 +12,21 @@ from ravine.errors import ResumeError
 from ravine.optim import Optimizer
 from ravine.training.devices import placed, whole
 from ravine.training.loop import Loop
+from ravine.training.lowering import FACTOR, lower_schedules
 from ravine.training.random_state import random_state, set_random_state
 
-COUNTERS = ("step", "epoch", "batch", "seconds", "total", "rows", "samples")
+COUNTERS = (
+    "step",
+    "epoch",
+    "batch",
+    "seconds",
+    "total",
+    "rows",
+    "samples",
+    "skipped",
+    "skipped_in_a_row",
+    "rollbacks",
+)
 
 
 def state_of(loop: Loop) -> dict[str, Any]:
@@ -40,7 +53,6 @@ def state_of(loop: Loop) -> dict[str, Any]:
         "smoothed": loop.reporter.progress.smoothed.state(),
         # At the end of an epoch these follow from the rest.
         "epoch_random": loop.epoch_random if under_way else None,
-        "kept": loop.kept if under_way else None,
         "gradient_norm": loop.gradient_norm() if under_way else None,
     }
     if not loop.devices.layout.divided:
@@ -49,14 +61,33 @@ def state_of(loop: Loop) -> dict[str, Any]:
     return found
 
 
-def load_state(loop: Loop, state: dict[str, Any], *, keep_lr: bool, seed: int) -> None:
+def check_form(state: Any) -> None:
+    """Look whether a checkpoint holds what a `Keeper` writes.
+
+    Raises:
+        ResumeError: it does not.
+    """
+    rows = state.get("history") if isinstance(state, dict) else None
+    if (
+        not isinstance(rows, list)
+        or not all(isinstance(row, dict) and "epoch" in row for row in rows)
+        or not isinstance(state.get("loop"), dict)
+        or not isinstance(state.get("best", ""), (float, NoneType))
+    ):
+        raise ResumeError(
+            "the checkpoint does not hold the state of a run",
+            got=", ".join(map(str, state)) if isinstance(state, dict) else type(state).__name__,
+            expected="loop, history and best",
+        )
+
+
+def load_state(loop: Loop, state: dict[str, Any], *, keep_lr: bool) -> None:
     """Put a loop into the state that `state_of` returned.
 
     Args:
         loop: made as the one whose state it is.
         state: what `state_of` returned.
         keep_lr: keep the learning rate that the loop's optimizer has now.
-        seed: of the run; decides what processes draw that the state knows nothing of.
 
     Raises:
         ResumeError: the state is that of another model, optimizer, scheduler or early stopping.
@@ -76,30 +107,41 @@ def load_state(loop: Loop, state: dict[str, Any], *, keep_lr: bool, seed: int) -
             part.load_state_dict(kept)
         loop.devices.precision.load_state_dict(state["precision"])
         loop.batches.load_state_dict(state["batches"])
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        loop.forget()
+        for name in COUNTERS:
+            setattr(loop, name, _number(name, state["counters"][name]))
+        loop.reporter.progress.smoothed.load(state["smoothed"])
+        loop.loaded_norm = None
+        if loop.batch:
+            loop.epoch_random = state["epoch_random"]
+            loop.loaded_norm = state["gradient_norm"]
+        if keep_lr:
+            loop.rollbacks = 0  # they lowered another learning rate
+        lower_schedules(loop.optimizer, FACTOR**loop.rollbacks)
+        _load_random(loop, state)
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ResumeError(
             "the checkpoint does not fit the run",
             got=f"{type(error).__name__}: {error}",
             expected="the model, optimizer, scheduler, loss and early stopping that it was written with",
             do="resume with the task as it was, or start a new run",
         ) from error
-    for name in COUNTERS:
-        setattr(loop, name, state["counters"][name])
-    loop.reporter.progress.smoothed.load(state["smoothed"])
-    if loop.batch:
-        loop.kept = placed(state["kept"], loop.model.state_dict())
-        loop.epoch_random = state["epoch_random"]
-        loop.loaded_norm = state["gradient_norm"]
-    else:
-        with loop.averaged():
-            loop.keep()
+
+
+def _load_random(loop: Loop, state: dict[str, Any]) -> None:
     set_random_state(state["random"])
     rank = loop.devices.team.rank
     loop.devices.own_masks(loop.model)
-    if rank > len(state["random_of_others"]):
-        loop.devices.own_random(seed, loop.step)
+    if rank > len(state["random_of_others"]):  # there are more processes now
+        loop.devices.own_random(loop.seed, loop.step)
     elif rank:
         set_random_state(state["random_of_others"][rank - 1])
+
+
+def _number(name: str, value: object) -> int | float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= -1:
+        return value
+    raise ValueError(f"{name} is {value!r}")
 
 
 def _model_state(model: nn.Module) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ravine.training.events import Event, RunStarted, StepDone
+from ravine.training.events import Event, Recovered, RunStarted, StepDone
 from ravine.training.lines import add_line, keep_lines
 from ravine.training.pace import Sparser
 
@@ -36,7 +36,7 @@ class StepLog:
 
     def __call__(self, event: Event) -> None:
         """Take in an event."""
-        if isinstance(event, RunStarted):
+        if isinstance(event, (RunStarted, Recovered)):
             count = keep_lines(self._path, lambda row: row.get("step", 0) <= event.step)
             self._sparser = Sparser(count, clock=self._clock)
         elif isinstance(event, StepDone) and self._sparser.due():

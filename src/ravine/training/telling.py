@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from ravine.training.choices import Choices
 from ravine.training.events import RunStarted
 from ravine.training.loop import Loop
 
-__all__ = ["facts_of", "started"]
+__all__ = ["facts_of", "noted", "started"]
 
 
 def started(choices: Choices, loop: Loop, notes: Sequence[str], run_dir: Path | None) -> RunStarted:
@@ -47,5 +48,15 @@ def facts_of(choices: Choices, loop: Loop, seconds: float) -> dict[str, Any]:
         "steps": loop.step,
         "samples_per_second": loop.samples_per_second,
         **loop.devices.facts(),
+        **{name: count for name in ("skipped", "rollbacks") if (count := getattr(loop, name))},
         **choices.task.facts,
     }
+
+
+@contextlib.contextmanager
+def noted(error: BaseException) -> Iterator[None]:
+    """Add what goes wrong in the block to an error as a note."""
+    try:
+        yield
+    except Exception as another:
+        error.add_note(f"and then: {type(another).__name__}: {another}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ravine.errors import MissingPackageError
 from ravine.report import to_strict_json
-from ravine.training.events import EpochDone, Event, RunEnded, RunStarted, StepDone
+from ravine.training.events import EpochDone, Event, Recovered, RunEnded, RunStarted, StepDone
 from ravine.training.pace import Sparser
 
 if TYPE_CHECKING:
@@ -86,6 +87,12 @@ class TensorBoardListener:
                         "samples_per_second": event.samples_per_second,
                     }
                 )
+        elif isinstance(event, Recovered):
+            if event.step < self._step and self._started is not None:
+                if self._writer is not None:
+                    self._writer.close()  # a new one says from where on the values hold no longer
+                self._writer = None
+                self._started, self._step = replace(self._started, step=event.step), event.step
         elif isinstance(event, EpochDone):
             self._step = int(event.row.get("step", self._step))
             named = {name: value for name, value in event.row.items() if "/" in name}

@@ -16,9 +16,10 @@ from ravine.training.choices import settle
 from ravine.training.devices import check_same, joined
 from ravine.training.events import Listener
 from ravine.training.hooks import Hooks, OnEnd, OnEpoch, OnStep
-from ravine.training.keeper import Every, interval
+from ravine.training.keeper import Every, check_keep, interval
 from ravine.training.listeners import files_of
 from ravine.training.record import Record
+from ravine.training.recovery import Nonfinite, check_policy
 from ravine.training.resume import check_changes, saved_config, saved_task
 from ravine.training.run import Run
 from ravine.training.run_directory import RunDirectory
@@ -43,6 +44,8 @@ def train(
     run_dir: str | Path | None = None,
     resume: str | Path | None = None,
     checkpoint_every: Every = "auto",
+    keep_checkpoints: int = 2,
+    nonfinite: Nonfinite | None = None,
     tensorboard: bool = False,
     listeners: Sequence[Listener] = (),
     on_step: OnStep | None = None,
@@ -90,12 +93,23 @@ def train(
             ``run_dir``. It goes on from its newest whole checkpoint to the same bits as if it had
             never ended; a damaged checkpoint is named and passed over. Without a checkpoint it
             begins at the start. Arguments that are left out are those of the run; of those given,
-            ``epochs``, the lr of the optimizer, ``accumulate``, ``parallel``, ``compile``,
-            ``checkpoint_activations`` and the number of processes may be new. A built-in task or
-            a file need not be given again.
+            ``epochs``, the lr of the optimizer, ``nonfinite``, ``accumulate``, ``parallel``,
+            ``compile``, ``checkpoint_activations`` and the number of processes may be new. A
+            built-in task need not be given again; a file of your own is run only if it is named.
         checkpoint_every: steps (100), a time ("30s", "5min", "1h"), "auto" (as often as costs less
-            than 2 % of the time, after 10 s first), "never" or None. A checkpoint is also written at the end
-            and after Ctrl-C. The last two are kept.
+            than 2 % of the time, after 10 s first), "never" or None. A checkpoint is also written at
+            the end and after Ctrl-C.
+        keep_checkpoints: how many of the last ones stay, >= 1. That of the best epoch (by the metric
+            of early stopping, else the validation loss, else the training loss) stays in ``best``.
+        nonfinite: what a loss, gradient or weight that is NaN or infinite does. "stop" (default): the
+            run ends as it was before that step, which is found by repeating the steps since the last
+            checkpoint (each 10 s or less costs nothing in between), and the error names the module or
+            weight that was first. "skip": the step is left out, 10 in a row at most; every loss and
+            gradient is looked at before its step, and batch norm's statistics come back. "rollback":
+            the run goes back to the end of the last epoch (or to the last checkpoint by steps) with
+            half the learning rate, 5 times at most (as in the log of OPT-175B, Zhang et al. 2022,
+            section 2.5, by hand). With "stop" and "rollback" a finite loss that runs away counts too:
+            a mean over an epoch above 1000 times that of the first, and rising, 3 epochs in a row.
         tensorboard: also write event files into the folder ``tensorboard`` of the run; a resumed run
             that has the folder goes on with it. For another folder see
             `ravine.training.tensorboard.TensorBoardListener`.
@@ -111,7 +125,7 @@ def train(
         left as it was; the record's is a trained copy.
 
     Raises:
-        NonFiniteError: the loss or the weights became NaN or infinite.
+        NonFiniteError: something became NaN or infinite, or the loss ran away; see ``nonfinite``.
         Interrupted: Ctrl-C or SIGTERM; the step under way was finished, and the state written.
         ResumeError: there is no run to resume, or something is given that must not change.
         CheckpointError: a checkpoint could not be written; those before it are untouched.
@@ -123,8 +137,9 @@ def train(
 
     ``state.stop("reason")`` in a hook ends the run there, with validation and files, as "stopped early".
     An error that ends a run under way, Ctrl-C included, has what was reached as its attribute
-    ``record``, and the run directory holds it too. After a divergence the weights are those of the
-    end of the last epoch (a copy is kept), which are finite; with early stopping, those of the best.
+    ``record``, and the run directory holds it too. After a divergence the weights are those before
+    the first bad step; with early stopping, those of the best epoch. Resume with another lr, or with
+    ``nonfinite="skip"``, to go on from there.
 
     Example:
         >>> import ravine
@@ -137,7 +152,7 @@ def train(
     hooks = Hooks(on_step, on_epoch, on_end)
     written = files_of(resume if run_dir is None else run_dir, tensorboard=tensorboard)
     seed = None if seed is None else check_seed(seed)
-    every = interval(checkpoint_every)
+    every, keep = interval(checkpoint_every), check_keep(keep_checkpoints)
     way = {
         "accumulate": accumulate,
         "precision": precision,
@@ -165,6 +180,8 @@ def train(
         choices = settle(
             task, optimizer, loss, batch_size, epochs, regularize, seed, where, saved, way
         )
+        before = "stop" if saved is None else saved.get("nonfinite", "stop")
+        choices.config["nonfinite"] = check_policy(before if nonfinite is None else nonfinite)
         check_same(team, choices.config)
         new_lr = False
         if saved is not None:
@@ -185,6 +202,7 @@ def train(
             kept=kept,
             listeners=[*listeners, *written] if team.leads else (),
             every=every,
+            keep=keep,
             resumed=saved is not None,
             new_lr=new_lr,
             hooks=hooks,

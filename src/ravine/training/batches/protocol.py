@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ravine.errors import ArgumentError
+from ravine.errors import ArgumentError, TaskError
 
 Batch = tuple[Tensor, Tensor]
 
@@ -76,4 +76,14 @@ def too_few(number: int, skip: int, found: int) -> ArgumentError:
         got=f"{found} batches",
         expected=f"{skip} batches at least: so many were trained on before",
         do="resume with the data and batch size that the run began with",
+    )
+
+
+def no_batch(number: int) -> TaskError:
+    """Build the error for an epoch without a batch."""
+    return TaskError(
+        "the training data gave no batch",
+        where=f"epoch {number}",
+        expected="one batch at least in every epoch",
+        do="look at drop_last and the sampler; an iterator is used up after one epoch",
     )

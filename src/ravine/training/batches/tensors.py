@@ -7,6 +7,7 @@ from collections.abc import Generator
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from ravine.data.order import epoch_order
 from ravine.training.batches.protocol import Batch, Stateless, too_few
@@ -28,7 +29,7 @@ class TensorBatches(Stateless):
     def __init__(
         self, data: Batch, batch_size: int | Literal["all"], device: torch.device, seed: int | None
     ) -> None:
-        self._inputs, self._targets = (tensor.to(device) for tensor in data)
+        self._inputs, self._targets = (_aligned(tensor.to(device)) for tensor in data)
         self.rows: int | None = len(self._inputs)
         self._rows = self.rows
         self.size = self._rows if batch_size == "all" else min(batch_size, self._rows)
@@ -51,14 +52,22 @@ class TensorBatches(Stateless):
         first = skip * size
         order = None
         if self._seed is not None:
-            order = epoch_order(self._rows, self._seed, number)[first:].to(inputs.device)
+            order = epoch_order(self._rows, self._seed, number).to(inputs.device)
             if inputs.nbytes + targets.nbytes <= _SHUFFLE_WHOLE:
+                # All of it, whatever is skipped: products round by how rows lie in memory.
                 inputs, targets, order = inputs[order], targets[order], None
-        elif first:
-            inputs, targets = inputs[first:], targets[first:]
+            else:
+                order = order[first:]
         if order is None:
+            inputs, targets = inputs[first:], targets[first:]
             if skip < self._steps:
                 yield from zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
             return
         for chosen in torch.split(order, size):
             yield inputs[chosen], targets[chosen]
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """Return the tensor, moved to where torch's own allocations begin: the same in any process."""
+    on_cpu = tensor.device.type == "cpu"
+    return tensor.clone() if on_cpu and tensor.data_ptr() % 64 else tensor

@@ -6,6 +6,16 @@ from ravine.training.checkpoints.folder import (
     read_checkpoint,
     write_checkpoint,
 )
+from ravine.training.checkpoints.led import Led
+from ravine.training.checkpoints.memory import Memory
 from ravine.training.checkpoints.store import Store
 
-__all__ = ["DamageError", "Position", "Store", "read_checkpoint", "write_checkpoint"]
+__all__ = [
+    "DamageError",
+    "Led",
+    "Memory",
+    "Position",
+    "Store",
+    "read_checkpoint",
+    "write_checkpoint",
+]

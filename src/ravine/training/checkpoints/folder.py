@@ -22,6 +22,8 @@ from ravine.errors import CheckpointError
 
 MANIFEST, STATE, TENSORS = "manifest.json", "state.json", "tensors.safetensors"
 FORMAT = 1
+LONGEST = 10_000
+"""Bytes of a manifest that are read; what is longer was not written here."""
 
 
 class Position(NamedTuple):
@@ -66,7 +68,9 @@ def write_checkpoint(folder: Path, plain: Any, tensors: dict[str, Tensor]) -> No
     try:
         if part.exists():  # left by a process that was killed
             shutil.rmtree(part)
-        part.mkdir(parents=True)
+        # Not with parents: where the run directory was taken away nothing is to be made anew.
+        part.parent.mkdir(exist_ok=True)
+        part.mkdir()
         save_file(tensors, str(part / TENSORS))
         (part / STATE).write_text(json.dumps(plain, allow_nan=False), encoding="utf-8")
         files = {name: _facts(part / name) for name in (STATE, TENSORS)}
@@ -107,13 +111,14 @@ def read_checkpoint(folder: Path) -> tuple[Any, dict[str, Tensor]]:
     try:
         tensors = load_file(str(folder / TENSORS))
         return json.loads((folder / STATE).read_text(encoding="utf-8")), tensors
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError, RecursionError) as error:
         raise DamageError(folder.name, f"{type(error).__name__}: {error}") from error
 
 
 def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
     try:
-        text = (folder / MANIFEST).read_bytes().decode("utf-8")
+        with (folder / MANIFEST).open("rb") as file:
+            text = file.read(LONGEST).decode("utf-8")
         read = json.loads(text)
         files = read["files"]
         if text != _spelled(files):
@@ -122,7 +127,7 @@ def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
             raise ValueError("it lists other files than a checkpoint has")
     except OSError as error:
         raise DamageError(MANIFEST, error.strerror or str(error)) from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamageError(MANIFEST, f"damaged ({error})") from error
     return files  # type: ignore[no-any-return]
 

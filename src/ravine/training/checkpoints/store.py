@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ravine.errors import CheckpointError
 from ravine.training.checkpoints.folder import (
     DamageError,
     Position,
@@ -28,11 +30,19 @@ class Store:
         keep: how many of the last ones stay, >= 1.
     """
 
-    def __init__(self, folder: Path, keep: int = 2) -> None:
+    def __init__(
+        self, folder: Path, keep: int = 2, *, writer: ThreadPoolExecutor | None = None
+    ) -> None:
         self.folder = folder
         self.keep = keep
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="ravine-checkpoint")
+        self.seconds = 0.0
+        """What the last writing took, in its thread."""
+        self._writer = writer or ThreadPoolExecutor(1, thread_name_prefix="ravine-checkpoint")
         self._writing: Future[None] | None = None
+
+    def beside(self, folder: Path, keep: int) -> Store:
+        """Return another store that writes in the same thread: in the order of saving."""
+        return Store(folder, keep, writer=self._writer)
 
     @property
     def busy(self) -> bool:
@@ -46,8 +56,13 @@ class Store:
             return sorted(position for position in found if position is not None)
         return []
 
-    def save(self, position: Position, state: Any) -> None:
+    def save(self, position: Position, state: Any, *, anew: bool = False) -> None:
         """Copy the state and write it in another thread, while the run goes on.
+
+        Args:
+            position: what is there already is not written again.
+            state: all that a checkpoint holds.
+            anew: take away what is there, which may be another.
 
         Raises:
             CheckpointError: the checkpoint before this one could not be written, or the state
@@ -55,7 +70,7 @@ class Store:
         """
         self.wait()
         plain, tensors = to_plain(state)
-        self._writing = self._writer.submit(self._write, position, plain, tensors)
+        self._writing = self._writer.submit(self._write, position, plain, tensors, anew)
 
     def wait(self) -> None:
         """Wait until what was saved is on the disk.
@@ -74,29 +89,66 @@ class Store:
         finally:
             self._writer.shutdown()
 
-    def newest(self) -> tuple[Position | None, Any, list[str]]:
+    def newest(self, at_most: Position | None = None) -> tuple[Position | None, Any, list[str]]:
         """Return position and state of the newest whole checkpoint, and what was passed over.
 
         A damaged one is named in the list, and moved aside under a name ending in ".damaged".
+
+        Args:
+            at_most: the last position that is looked at; None for all.
         """
+        self.wait()
+        self._tidy()
         passed: list[str] = []
         for position in reversed(self.positions()):
+            if at_most is not None and position > at_most:
+                continue
             folder = self.folder / position.name
             try:
                 return position, from_plain(*read_checkpoint(folder)), passed
             except DamageError as damage:
                 passed.append(f"checkpoint {position.name} is damaged ({damage})")
+                aside = folder.with_name(folder.name + ".damaged")
                 with contextlib.suppress(OSError):
-                    folder.rename(folder.with_name(folder.name + ".damaged"))
+                    if aside.exists():  # it was written again, and damaged again
+                        shutil.rmtree(aside)
+                    folder.rename(aside)
         return None, None, passed
 
-    def _write(self, position: Position, plain: Any, tensors: Any) -> None:
+    def drop_after(self, position: Position) -> None:
+        """Take away the checkpoints behind a position.
+
+        Raises:
+            CheckpointError: one of them cannot be taken away.
+        """
+        self.wait()
+        for newer in reversed(self.positions()):
+            if newer > position:
+                self._remove(newer)
+        if self.positions() and self.positions()[-1] > position:
+            raise CheckpointError(
+                "a checkpoint that is not good cannot be taken away",
+                where=str(self.folder / self.positions()[-1].name),
+                do="take it away yourself, then resume",
+            )
+
+    def _write(self, position: Position, plain: Any, tensors: Any, anew: bool) -> None:
+        start = time.perf_counter()
         folder = self.folder / position.name
+        if anew:
+            self._remove(position)
         if folder.exists():  # written before the run was resumed from it
             return
         write_checkpoint(folder, plain, tensors)
         for old in self.positions()[: -self.keep]:
             self._remove(old)
+        self.seconds = time.perf_counter() - start
+
+    def _tidy(self) -> None:
+        """Take away what a killed process was writing or taking away."""
+        with contextlib.suppress(OSError):
+            for part in self.folder.glob("step-*.part"):
+                shutil.rmtree(part, ignore_errors=True)
 
     def _remove(self, position: Position) -> None:
         # Renamed first: a folder that is half taken away is never seen under a reader's name.

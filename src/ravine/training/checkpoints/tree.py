@@ -46,7 +46,7 @@ def from_plain(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
     """
     try:
         return _state(plain, tensors)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, RecursionError) as error:
         raise CheckpointError(
             "the state of a checkpoint cannot be understood",
             got=f"{type(error).__name__}: {error}",
@@ -134,7 +134,10 @@ def _state(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
     if kind == "dict":
         return {_state(key, tensors): _state(item, tensors) for key, item in of}
     if kind == "array":
-        array = tensors[of].numpy().view(np.dtype(plain["dtype"])).reshape(plain["shape"])
+        dtype = np.dtype(plain["dtype"])
+        if dtype.kind not in "biuf":
+            raise ValueError(f"an array of {dtype}")
+        array = tensors[of].numpy().view(dtype).reshape(plain["shape"])
         return array[()].copy() if plain["shape"] == [] else array.copy()
     if kind == "dtype":
         found = getattr(torch, str(of))

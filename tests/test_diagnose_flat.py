@@ -14,10 +14,10 @@ from torch.optim import SGD, Adam
 from ravine import Task
 from ravine.diagnose.checks.flat import flat_checks, stands_still
 from ravine.diagnose.evidence import Evidence
-from ravine.diagnose.finding import CODES, Finding
 from ravine.diagnose.program import Program
 from ravine.diagnose.ranking import EXPLAINS, SIGNS, ranked
 from ravine.diagnose.trials import error_of
+from ravine.watch.finding import CODES, Finding
 
 
 class Curve(nn.Module):

@@ -14,7 +14,6 @@ from torch import nn
 import ravine
 from ravine import Task, diagnose
 from ravine.diagnose.evidence import AS_IT_IS
-from ravine.diagnose.finding import Finding, Trial
 from ravine.diagnose.program import Change
 from ravine.diagnose.replay import Trace
 from ravine.diagnose.settling import Case, settle
@@ -23,6 +22,7 @@ from ravine.diagnose.treatments.loss import and_also
 from ravine.diagnose.treatments.steps import times_lr
 from ravine.diagnose.trials import DIVERGED, by_chance, error_of, gain, helps, trial
 from ravine.errors import TaskError
+from ravine.watch.finding import Finding, Trial
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 from ravine.diagnose.diagnose import diagnose
 from ravine.diagnose.diagnosis import Diagnosis
 from ravine.diagnose.explain import explain
-from ravine.diagnose.finding import CODES, Finding, Trial
+from ravine.watch.finding import CODES, Finding, Trial
 
 __all__ = ["CODES", "Diagnosis", "Finding", "Trial", "diagnose", "explain"]
 

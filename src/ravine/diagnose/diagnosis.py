@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ravine.diagnose.finding import Finding
+from ravine.watch.finding import Finding
 
 
 @dataclass

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from ravine.diagnose.evidence import AS_IT_IS, Evidence
-from ravine.diagnose.finding import Finding
 from ravine.diagnose.replay import Trace
+from ravine.watch.finding import Finding
 
 
 def drawings(evidence: Evidence, findings: list[Finding]) -> list[dict[str, Any]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from importlib import resources
 
-from ravine.diagnose.finding import CODES
 from ravine.errors import unknown_name
+from ravine.watch.finding import CODES
 
 __all__ = ["explain"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ravine.diagnose.finding import Finding
+from ravine.watch.finding import Finding
 
 _SIGNALS = frozenset(
     {

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ravine.diagnose.evidence import Evidence
-from ravine.diagnose.finding import Finding, Trial
 from ravine.diagnose.program import Change
 from ravine.diagnose.ranking import is_sign
 from ravine.diagnose.suspicion import Suspicion
 from ravine.diagnose.treatments.steps import times_epochs, times_lr
 from ravine.diagnose.trials import ROOM, controlled, error_of, gain, trial
+from ravine.watch.finding import Finding, Trial
 
 SEEDS = 3
 """How many seeds a remedy is tried on before it is called one."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ravine.diagnose.finding import Finding
 from ravine.diagnose.program import Change
 from ravine.diagnose.trials import Measure
+from ravine.watch.finding import Finding
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Literal
 
 from ravine.diagnose.evidence import AS_IT_IS, Evidence
-from ravine.diagnose.finding import Trial
 from ravine.diagnose.program import Change
 from ravine.diagnose.replay import Trace, settled
+from ravine.watch.finding import Trial
 
 Measure = Literal["error", "train/loss", "valid/loss"]
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import torch
 
 from ravine.diagnose.evidence import Evidence
-from ravine.diagnose.finding import Finding
 from ravine.diagnose.probes.affine import affine
 from ravine.diagnose.probes.baseline import baseline
 from ravine.diagnose.probes.one_batch import one_batch
@@ -18,6 +17,7 @@ from ravine.diagnose.suspicion import Suspicion
 from ravine.diagnose.treatments.init import RECURRENT, RESET
 from ravine.diagnose.treatments.layers import INSERT_RELU, NORMALISE, widen
 from ravine.diagnose.treatments.model import HE
+from ravine.watch.finding import Finding
 
 
 def architecture_checks(evidence: Evidence) -> Iterator[Suspicion]:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 
 from ravine.diagnose.evidence import Evidence
-from ravine.diagnose.finding import Finding, Severity
 from ravine.diagnose.probes.labels import labels
 from ravine.diagnose.probes.leak import leak
 from ravine.diagnose.probes.learnable import CERTAIN, learnable
@@ -14,6 +13,7 @@ from ravine.diagnose.probes.shift import shift
 from ravine.diagnose.replay import settled
 from ravine.diagnose.suspicion import Suspicion
 from ravine.diagnose.treatments.fit import AGREEING
+from ravine.watch.finding import Finding, Severity
 
 LEAKED = 0.05
 """Share of the validation rows beyond the repeats of the training data."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ravine.diagnose.evidence import Evidence
-from ravine.diagnose.finding import Finding, Severity
 from ravine.diagnose.probes.curves import Curves, curves
 from ravine.diagnose.probes.learnable import learnable
 from ravine.diagnose.suspicion import Suspicion
 from ravine.diagnose.treatments.fit import MORE_DECAY, MORE_DROPOUT, stop_after
 from ravine.diagnose.treatments.steps import adam
+from ravine.watch.finding import Finding, Severity
 
 RISE = 0.05
 """Share of its minimum by which the validation loss is past it."""

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 
 from ravine.diagnose.evidence import Evidence
-from ravine.diagnose.finding import Finding
 from ravine.diagnose.probes.baseline import baseline
 from ravine.diagnose.probes.noise import noise
 from ravine.diagnose.probes.place import Place, first_place, last_place
@@ -15,6 +14,7 @@ from ravine.diagnose.suspicion import Suspicion
 from ravine.diagnose.treatments.init import PERTURB, RESET, RESTART
 from ravine.diagnose.treatments.steps import adam, batches_of, decayed, with_momentum
 from ravine.diagnose.trials import Measure, error_of
+from ravine.watch.finding import Finding
 
 STILL = 0.02
 """A share of the loss: what changes less over the second half of the run stands still."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ravine.diagnose.evidence import Evidence
-from ravine.diagnose.finding import Finding
 from ravine.diagnose.probes.head import head
 from ravine.diagnose.probes.loss_kind import loss_kind
 from ravine.diagnose.program import joined
 from ravine.diagnose.suspicion import Suspicion
 from ravine.diagnose.treatments.data import STANDARDISE_BOTH, STANDARDISE_INPUTS
 from ravine.diagnose.treatments.model import LINEAR_HEAD, SIGMOID_HEAD
+from ravine.watch.finding import Finding
 
 _BOUNDS = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0), "relu": (0.0, None)}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ravine.diagnose.evidence import Evidence
-from ravine.diagnose.finding import Finding
 from ravine.diagnose.probes.inputs import scales
 from ravine.diagnose.suspicion import Suspicion
 from ravine.diagnose.treatments.data import (
@@ -13,6 +12,7 @@ from ravine.diagnose.treatments.data import (
     STANDARDISE_INPUTS,
     STANDARDISE_TARGETS,
 )
+from ravine.watch.finding import Finding
 
 
 def input_checks(evidence: Evidence) -> Iterator[Suspicion]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from statistics import median
 
 from ravine.diagnose.evidence import Evidence
-from ravine.diagnose.finding import Finding
 from ravine.diagnose.probes.non_finite import non_finite
 from ravine.diagnose.probes.run import Run, run
 from ravine.diagnose.probes.through_time import through_time
@@ -18,6 +17,7 @@ from ravine.diagnose.treatments.init import RECURRENT, RESET
 from ravine.diagnose.treatments.layers import NORMALISE, SHORTCUTS, mask_non_finite
 from ravine.diagnose.treatments.model import HE, LEAKY, RELU_AND_HE
 from ravine.diagnose.treatments.steps import clipped
+from ravine.watch.finding import Finding
 
 VANISHED = 0.02
 """First over last gradient norm below which a replay is asked; 1e-3 is called certain elsewhere."""

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from ravine.diagnose.evidence import Evidence
-from ravine.diagnose.finding import Finding
 from ravine.diagnose.probes.learnable import Learnable, learnable
 from ravine.diagnose.probes.loss_kind import loss_kind
 from ravine.diagnose.probes.pull import pull
@@ -23,6 +22,7 @@ from ravine.diagnose.treatments.loss import (
     SQUARES,
     as_classes,
 )
+from ravine.watch.finding import Finding
 
 FEW_CLASSES = 20
 

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator
 
 from ravine.diagnose.evidence import Evidence
-from ravine.diagnose.finding import Finding
 from ravine.diagnose.probes.stepping import stepping
 from ravine.diagnose.program import Change
 from ravine.diagnose.suspicion import Suspicion
 from ravine.diagnose.treatments.steps import times_epochs, times_lr
+from ravine.watch.finding import Finding
 
 
 def rate_checks(evidence: Evidence) -> Iterator[Suspicion]:

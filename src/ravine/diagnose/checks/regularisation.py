@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ravine.diagnose.evidence import Evidence
-from ravine.diagnose.finding import Finding
 from ravine.diagnose.probes.dropout import held
 from ravine.diagnose.program import Change
 from ravine.diagnose.suspicion import Suspicion
 from ravine.diagnose.treatments.fit import FREE, NO_DROPOUT, NO_PENALTY
+from ravine.watch.finding import Finding
 
 
 def regularisation_checks(evidence: Evidence) -> Iterator[Suspicion]:

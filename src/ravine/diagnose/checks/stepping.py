@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ravine.diagnose.evidence import Evidence
-from ravine.diagnose.finding import Finding
 from ravine.diagnose.probes.loss_kind import loss_kind
 from ravine.diagnose.probes.stepping import stepping
 from ravine.diagnose.program import Change, joined
 from ravine.diagnose.suspicion import Suspicion
 from ravine.diagnose.treatments.model import UNFREEZE, WITHOUT_HOOKS
 from ravine.diagnose.treatments.steps import adam, rebuilt
+from ravine.watch.finding import Finding
 
 
 def _listed(names: tuple[str, ...]) -> str:

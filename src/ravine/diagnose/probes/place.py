@@ -120,9 +120,13 @@ def _looked_at(fresh: Fresh, step: int, inputs: Tensor, targets: Tensor) -> Plac
         return value
 
     slope, slope_other = _flat(loss(chosen), weights), _flat(loss(other), weights)
-    product = hessian_product(lambda: loss(chosen), weights)
     if weights[0].dtype == torch.float64:
-        _check(product, lambda: _flat(loss(chosen), weights), weights)
+        _check(
+            hessian_product(lambda: loss(chosen), weights),
+            lambda: _flat(loss(chosen), weights),
+            weights,
+        )
+    product = hessian_product(lambda: loss(chosen), weights)
     ends: Extremes = extremes(product, len(slope))
     v = ends.direction
     held_out = float(v @ hessian_product(lambda: loss(other), weights)(v))
@@ -152,7 +156,6 @@ def _flat(loss: Tensor, weights: list[Tensor]) -> Tensor:
     return torch.cat([part.detach().flatten().double() for part in parts])
 
 
-@torch.no_grad()
 def _check(product: Any, slope: Any, weights: list[Tensor]) -> None:
     """Compare a product with differences of the gradient: autograd answers 0 for what it cannot do.
 
@@ -164,16 +167,18 @@ def _check(product: Any, slope: Any, weights: list[Tensor]) -> None:
     size = sum(w.numel() for w in weights)
     v = torch.randn(size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     v *= 1e-6 / v.norm()
-    home = [w.clone() for w in weights]
+    home = [w.detach().clone() for w in weights]
+    found = product(v)  # before the weights of its graph are written to
     slopes = []
     for sign in (1, -1):
-        for w, start, part in zip(weights, home, split(v, weights), strict=True):
-            w.copy_(start + sign * part)
-        with torch.enable_grad():
-            slopes.append(slope())
-    for w, start in zip(weights, home, strict=True):
-        w.copy_(start)
-    wanted, found = (slopes[0] - slopes[1]) / 2, product(v)
+        with torch.no_grad():
+            for w, start, part in zip(weights, home, split(v, weights), strict=True):
+                w.copy_(start + sign * part)
+        slopes.append(slope())
+    with torch.no_grad():
+        for w, start in zip(weights, home, strict=True):
+            w.copy_(start)
+    wanted = (slopes[0] - slopes[1]) / 2
     if float((found - wanted).norm()) > 0.5 * float(wanted.norm()) + 1e-13:
         raise _NoCurvature
 

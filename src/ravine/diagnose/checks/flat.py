@@ -30,12 +30,18 @@ def flat_checks(evidence: Evidence) -> Iterator[Suspicion]:
         return
     yield from _noisy(evidence)
     error = error_of(seen.trace)
-    if not error < POOR and stands_still(seen.trace.train_loss or seen.trace.losses):
+    losses = seen.trace.train_loss or seen.trace.losses
+    if not error < POOR and stands_still(losses):
         yield from _still(evidence)
+    elif not error < POOR and stands_still(losses[::-1]):  # the first half: it left too late
+        yield _plateau(evidence, None, (1, len(seen.trace.losses) // 2), math.nan)
 
 
 def stands_still(losses: list[float]) -> bool:
     """Return whether a loss changes by less than 2 % of itself over the second half.
+
+    Args:
+        losses: in the order of the run; in reverse, the first half is judged.
 
     >>> stands_still([0.7, 0.694, 0.693, 0.693]), stands_still([0.7, 0.6, 0.5, 0.4])
     (True, False)
@@ -166,7 +172,8 @@ def _plateau(
             "plateau",
             "warning",
             "high" if known else "medium",
-            f"the loss stands still at {final:.3g}{where}{slope}",
+            f"the loss stands still from step {steps[0]} to {steps[1]}, and ends at {final:.3g}"
+            f"{where}{slope}",
             steps=steps,
             evidence=_facts(place),
         ),

@@ -140,3 +140,22 @@ def test_one_batch_is_learned_by_heart_or_not() -> None:
     unable = evidence(lambda: constant(mlp(2, 8, 2), 0.0)).probe(one_batch)
     assert able.after == 1
     assert unable.after < 1
+
+
+def test_a_narrow_place_on_purpose_is_not_called_small() -> None:
+    """An autoencoder: more weights always reproduce more."""
+    X = torch.randn(256, 3) @ torch.randn(3, 8)
+    seen = evidence(
+        lambda: mlp(8, 2, 8), train=(X, X), loss="mse", epochs=60,
+        optimizer=lambda weights: torch.optim.Adam(weights, lr=0.03),
+    )  # fmt: skip
+    assert error_of(seen.replayed()) < 0.5
+    assert "model-too-small" not in names(architecture_checks(seen))
+
+
+def test_fewer_units_than_the_data_asks_for_are_called_small() -> None:
+    seen = evidence(
+        lambda: mlp(2, 1, 2), epochs=20, optimizer=lambda w: torch.optim.Adam(w, lr=0.03)
+    )
+    found = names(architecture_checks(seen))["model-too-small"]
+    assert error_of(seen.replayed(found.remedies[0])) < 0.5 * error_of(seen.replayed())

@@ -36,7 +36,7 @@ EXPLAINS: dict[str, frozenset[str]] = {
     "double-softmax": _SIGNALS - {"non-finite"} | _SIZE,
     "missing-nonlinearity": _SIZE,
     "symmetric-init": _SIGNALS | _BEGINNING | {"bad-init"},
-    "bad-init": _BEGINNING | {"dead-units", "saturated-units", "lr-too-high", "non-finite"},
+    "bad-init": _BEGINNING | {"dead-units", "lr-too-high", "non-finite"},
     "vanishing-gradient": _BEGINNING | {"saturated-units"},
     "exploding-gradient": _SIZE | {"lr-too-high", "non-finite"},
     "dead-units": _BEGINNING | {"vanishing-gradient"},

@@ -213,9 +213,9 @@ def test_the_suggestion_is_not_worse_than_both_neighbours(task: str, optimizer: 
 
     lr = ravine.find_lr(task, optimizer.format(1), regularize=()).lr
     below, at, above = (reached(lr * factor) for factor in (0.1, 1, 10))
-    assert at < below
+    assert at < max(below, above)
     if task != "wine":  # separable: the training loss falls with whatever moves faster
-        assert at < 1.05 * above
+        assert at < 1.1 * min(below, above)
 
 
 def test_a_loss_that_only_rises_has_no_suggestion() -> None:

@@ -14,11 +14,13 @@ from torch import nn
 import ravine
 from ravine import Task, diagnose
 from ravine.diagnose.evidence import AS_IT_IS
-from ravine.diagnose.program import Change
+from ravine.diagnose.program import Change, Program
 from ravine.diagnose.replay import Trace
 from ravine.diagnose.settling import Case, settle
 from ravine.diagnose.suspicion import Suspicion
+from ravine.diagnose.treatments.layers import INSERT_RELU, NORMALISE, widen
 from ravine.diagnose.treatments.loss import and_also
+from ravine.diagnose.treatments.model import LEAKY, UNFREEZE, WITHOUT_HOOKS
 from ravine.diagnose.treatments.steps import times_lr
 from ravine.diagnose.trials import DIVERGED, by_chance, error_of, gain, helps, trial
 from ravine.errors import TaskError
@@ -145,6 +147,21 @@ def test_a_task_object_is_put_back_to_its_first_weights():
     )
     after = task.model.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_model_of_a_task_keeps_nothing_of_the_remedies():
+    task = SLOW(0)
+    first = task.model[0]
+    first.weight.requires_grad_(False)
+    made = Program(task)
+    for change in (widen(8), NORMALISE, INSERT_RELU, UNFREEZE, WITHOUT_HOOKS, LEAKY):
+        changed = made.fresh(change)
+        changed.loss(changed.model(task.train[0][:4]), task.train[1][:4]).backward()
+        made.put_back()
+        assert task.model[0] is first and first.weight.shape == (8, 3)
+        assert not first._forward_hooks and not first.weight.requires_grad
+        assert [type(m) for m in task.model] == [nn.Linear, nn.ReLU, nn.Linear]
+        assert all(weight.grad is None for weight in task.model.parameters())
 
 
 def test_a_program_that_cannot_make_a_step_says_where():

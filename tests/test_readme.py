@@ -40,18 +40,19 @@ def test_a_python_block_runs(number, tmp_path):
 
 
 def test_there_are_blocks_and_commands():
-    assert len(BLOCKS) == 3
-    assert len(COMMANDS) == 5
+    assert len(BLOCKS) == 4
+    assert len(COMMANDS) == 8
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: " ".join(c.split()[:3]))
-def test_a_command_runs(command, tmp_path):
+def test_the_commands_run_from_first_to_last(tmp_path):
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    _, *arguments = shlex.split(command)
-    done = run([sys.executable, "-c", "from ravine.cli import main; main()", *arguments], tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+    for command in COMMANDS:  # in one folder: a run that one of them made is resumed by another
+        _, *arguments = shlex.split(command)
+        line = [sys.executable, "-c", "from ravine.cli import main; main()", *arguments]
+        done = run(line, tmp_path)
+        assert done.returncode == 0, (command, done.stderr)
+        assert done.stdout, command
 
 
 def test_ci_runs_the_line_that_the_readme_shows():

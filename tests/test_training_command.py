@@ -88,6 +88,7 @@ def test_the_long_example_of_the_first_page(tmp_path: Path) -> None:
         "parallel": None,
         "compile": False,
         "checkpoint_activations": False,
+        "nonfinite": "stop",
     }
     assert record["facts"]["steps"] == 3
     assert "note: dropout p=0.1 set in" in done.stderr

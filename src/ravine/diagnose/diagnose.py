@@ -51,7 +51,9 @@ def diagnose(
                 settle(evidence, cases, budget)
         except KeyboardInterrupt:
             interrupted = True
-        return _told(evidence, cases, start, interrupted)
+        told = _told(evidence, cases, start, interrupted)
+        evidence.program.put_back()
+        return told
 
 
 def _one_step(evidence: Evidence) -> None:

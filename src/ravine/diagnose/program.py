@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ravine.diagnose.first_model import FirstModel
 from ravine.schedules.base import Schedule
 from ravine.tasks import Task, load_task
 from ravine.tasks.loading import TaskSource
@@ -105,7 +106,7 @@ class Program:
     source: TaskSource
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    _first: dict[str, Tensor] | None = None
+    _first: FirstModel | None = None
 
     def fresh(self, change: Change | None = None, seed: int | None = None) -> Fresh:
         """Return the program made anew, with one change; its random numbers follow from the seed."""
@@ -117,7 +118,8 @@ class Program:
     def _made(self, change: Change, seed: int) -> Fresh:
         task = load_task(self.source, seed)
         if isinstance(self.source, Task):
-            self._as_first(task.model)
+            self._first = self._first or FirstModel(task.model)
+            self.put_back()
         if change.task is not None:
             task = change.task(task)
         regularizers = choose_regularizers(task.regularize or ())
@@ -155,13 +157,10 @@ class Program:
             device=self.device,
         )
 
-    def _as_first(self, model: nn.Module) -> None:
-        """Put a model that cannot be made anew back to the weights that it came with."""
-        if self._first is None:
-            self._first = {k: v.detach().clone() for k, v in model.state_dict().items()}
-        model.load_state_dict(self._first)
-        for weight in model.parameters():
-            weight.grad = None
+    def put_back(self) -> None:
+        """Give a model that cannot be made anew the modules, hooks and weights it came with."""
+        if self._first is not None:
+            self._first.put_back()
 
 
 def _scaled_choice(choice: OptimizerChoice, factor: float) -> OptimizerChoice:

@@ -8,7 +8,7 @@ from statistics import median
 
 from ravine.diagnose.evidence import Evidence
 from ravine.diagnose.probes.non_finite import non_finite
-from ravine.diagnose.probes.run import Run, run
+from ravine.diagnose.probes.run import Gradients, Run, run
 from ravine.diagnose.probes.through_time import through_time
 from ravine.diagnose.probes.units import Activation, units
 from ravine.diagnose.suspicion import Suspicion
@@ -104,8 +104,13 @@ def _gradients(evidence: Evidence, seen: Run) -> Iterator[Suspicion]:
                 evidence={**facts, "largest": largest},
             ),
             (HE, RECURRENT, NORMALISE, clipped(evidence.fresh().optimizer)),
-            weight=1.3 if ratio > 10 * EXPLODED else 0.9,
+            # Gradients that only grew after steps were taken speak for the steps' size.
+            weight=1.3 if ratio > 10 * EXPLODED else 0.9 if _from_the_start(start, ratio) else 0.5,
         )
+
+
+def _from_the_start(start: list[Gradients], ratio: float) -> bool:
+    return ratio > EXPLODED or start[0].whole > 1e3
 
 
 def _through_time(evidence: Evidence) -> Iterator[Suspicion]:

@@ -35,6 +35,7 @@ class Place:
         held_out: the second half's curvature along the eigenvector of the lowest.
         fall: how much the second half's loss falls by the step along that direction, of either
             sign, whose length was chosen on the first half; 0 where it does not fall.
+        length: of that step.
         slope_fall: the same for a step along the first half's gradient.
         noise: the standard error of the fall over quarters of the second half.
     """
@@ -47,6 +48,7 @@ class Place:
     highest: float
     held_out: float
     fall: float
+    length: float
     slope_fall: float
     noise: float
 
@@ -60,6 +62,8 @@ class Place:
             and self.fall > 2 * self.noise
             and self.fall > 0.05 * abs(self.loss)
             and self.fall > 0.3 * self.slope_fall
+            # A gradient that would lower the loss as much over the same length is no stationary one.
+            and self.gradient * self.length < self.fall
         )
 
     @property
@@ -145,6 +149,7 @@ def _looked_at(fresh: Fresh, step: int, inputs: Tensor, targets: Tensor) -> Plac
         highest=ends.highest,
         held_out=held_out,
         fall=max(fall, 0.0),
+        length=0.0 if best is None else float(best.norm()),
         slope_fall=max(walk.fall(downhill)[0], 0.0),
         noise=noise,
     )

@@ -49,9 +49,10 @@ class Evidence:
         seed = self.program.seed if seed is None else seed
         key = "replay", change, seed
         if key not in self._made:
-            self._made[key] = replay(self.fresh(change, seed), deadline=self.deadline)
-        trace: Trace = self._made[key]
-        return trace
+            trace = replay(self.fresh(change, seed), deadline=self.deadline)
+            self._made[key] = trace.until_best() if change.best else trace
+        found: Trace = self._made[key]
+        return found
 
     def changes(self) -> list[Change]:
         """Return the changes that were replayed with the program's own seed."""

@@ -55,9 +55,10 @@ class Change:
         says: the change as a sentence of the imperative.
         lr: a factor for every learning rate.
         epochs: a factor for the number of epochs, rounded up.
+        best: whether the run ends with its epoch of the least validation loss.
         batch_size: another batch size.
         task: makes another task of the task, before anything else is made of it.
-        model: changes the model in place, before the optimizer is made.
+        model: changes the model in place, or returns another one, before the optimizer is made.
         optimizer: makes the optimizer from the weights, in the place of the program's.
         groups: changes the options of the optimizer in place, after it was made.
     """
@@ -65,9 +66,10 @@ class Change:
     says: str = "nothing"
     lr: float = 1.0
     epochs: float = 1.0
+    best: bool = False
     batch_size: BatchSize | None = None
     task: Callable[[Task], Task] | None = None
-    model: Callable[[nn.Module], None] | None = None
+    model: Callable[[nn.Module], nn.Module | None] | None = None
     optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None
     groups: Callable[[torch.optim.Optimizer], None] | None = None
 
@@ -127,7 +129,7 @@ class Program:
         for one in regularizers:
             one.prepare_model(model, seed=seed)
         if change.model is not None:
-            change.model(model)
+            model = change.model(model) or model
         loss, _ = choose_loss(task.loss, merged(one.loss_options() for one in regularizers))
         choice = OPTIMIZER if task.optimizer is None else task.optimizer
         options = merged(one.optimizer_options() for one in regularizers)
@@ -145,7 +147,7 @@ class Program:
         valid = task.valid
         epochs = EPOCHS if task.epochs is None else task.epochs
         return Fresh(
-            task=task,
+            task=replace(task, model=model),
             model=model,
             loss=loss,
             optimizer=optimizer,

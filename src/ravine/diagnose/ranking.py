@@ -29,7 +29,7 @@ EXPLAINS: dict[str, frozenset[str]] = {
     "step-has-no-effect": _SIGNALS | _SIZE | {"lr-too-low", "too-few-epochs"},
     "lr-too-high": _SIGNALS | _SIZE | {"batch-too-small"},
     "lr-too-low": _SIZE,
-    "too-few-epochs": _SIZE,
+    "too-few-epochs": _SIZE | {"bad-init"},
     "unscaled-inputs": _SIGNALS | _SIZE | {"bad-init", "lr-too-high", "lr-too-low"},
     "unscaled-targets": _SIGNALS | _SIZE | {"bad-init", "lr-too-high", "lr-too-low"},
     "wrong-output-activation": _SIGNALS - {"non-finite"} | _SIZE,
@@ -43,6 +43,9 @@ EXPLAINS: dict[str, frozenset[str]] = {
     "saturated-units": _BEGINNING | {"vanishing-gradient"},
     "saddle-point": _SIZE,
     "batch-too-small": frozenset({"noise-floor"}),
+    "unlearnable-data": _SIZE | {"overfitting"},
+    "labels-corrupted": frozenset({"overfitting"}),
+    "train-valid-mismatch": frozenset({"overfitting"}),
 }
 """By the name of a cause, the findings that it brings with it: where both are found, the second is
 a sign of the first, unless the second explains the first too."""

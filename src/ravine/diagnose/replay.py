@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -55,6 +55,15 @@ class Trace:
     def final_quality(self) -> float:
         """The quality on the training data over the last looks."""
         return settled(self.train_quality) if self.non_finite is None else math.nan
+
+    def until_best(self) -> Trace:
+        """Return the run up to its look of the least validation loss, as early stopping keeps it."""
+        if not self.valid_loss:
+            return self
+        smooth = [settled(self.valid_loss[: k + 1]) for k in range(len(self.valid_loss))]
+        end = 1 + min(range(len(smooth)), key=smooth.__getitem__)
+        lists = ("train_loss", "train_quality", "valid_loss", "valid_quality", "epochs_seen")
+        return replace(self, **{name: getattr(self, name)[:end] for name in lists})
 
 
 def replay(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ravine.diagnose.evidence import Evidence
+from ravine.diagnose.probes.baseline import baseline
 from ravine.diagnose.program import Change
 from ravine.diagnose.ranking import is_sign
 from ravine.diagnose.suspicion import Suspicion
@@ -15,8 +16,10 @@ from ravine.watch.finding import Finding, Trial
 
 SEEDS = 3
 """How many seeds a remedy is tried on before it is called one."""
-CONFIRMED = 4
+CONFIRMED = 6
 """How many suspicions are tried on all seeds, those that promise most first."""
+MANY = 20
+"""Classes from which on an accuracy says less than a loss."""
 SCREENING = 0.6
 """The share of the time that goes to trials on one seed."""
 EXPLAINED = 0.8
@@ -93,7 +96,10 @@ def settle(evidence: Evidence, cases: Sequence[Case], budget: float) -> None:
     open_cases.sort(key=lambda case: case.score + case.suspicion.weight, reverse=True)
     _screen(evidence, open_cases, (1 - SCREENING) * budget)
     _confirm(evidence, open_cases)
-    helped = any(case.confirmed and not case.suspicion.last_resort for case in open_cases)
+    helped = any(
+        case.confirmed and not case.suspicion.last_resort and case.suspicion.measure == "error"
+        for case in open_cases
+    )
     for case in cases:
         if case.suspicion.last_resort and helped:
             case.suspicion = replace(case.suspicion, certain=False)
@@ -137,19 +143,20 @@ def _confirm(evidence: Evidence, cases: Sequence[Case]) -> None:
             if not case.suspicion.certain:  # weaker than four others: not worth a finding
                 case.trials[:] = [replace(one, helped=False) for one in case.trials]
             continue
-        best = case.best
-        assert best is not None
         one = case.suspicion
-        if evidence.left <= 0:
-            continue
-        tried = _tried(evidence, one, one.remedies[best], seeds)
-        if not tried.before:
-            continue
-        case.confirmed = tried.helped
-        if tried.helped and evidence.left > 0:
-            pool = [c for c in _pool(cases, case) if c not in one.remedies]
-            tried = controlled(evidence, tried, pool, seeds, one.measure, one.finding.name)
-        case.trials[best] = tried
+        while evidence.left > 0 and (best := case.best) is not None and not case.confirmed:
+            tried = _tried(evidence, one, one.remedies[best], seeds)
+            if not tried.before:
+                break
+            case.confirmed = tried.helped
+            if tried.helped and evidence.left > 0:
+                pool = [c for c in _pool(cases, case) if c not in one.remedies]
+                tried = controlled(evidence, tried, pool, seeds, one.measure, one.finding.name)
+            case.trials[best] = tried
+            # One seed had praised it; another remedy may keep what it promises.
+            for more in one.remedies[len(case.trials) :] if case.best is None else ():
+                if evidence.left > 0 and case.best is None:
+                    case.trials.append(_tried(evidence, one, more, seeds[:1]))
 
 
 def _pool(cases: Sequence[Case], case: Case) -> list[Change]:
@@ -157,10 +164,22 @@ def _pool(cases: Sequence[Case], case: Case) -> list[Change]:
     return [change for remedies in others for change in remedies] or list(_ANY)
 
 
+def _many(evidence: Evidence) -> bool:
+    """Whether the targets are so many classes that hardly any answer comes right by learning a bit."""
+    return evidence.kind == "classes" and int(evidence.sample[1].max()) >= MANY
+
+
 def _tried(evidence: Evidence, one: Suspicion, remedy: Change, seeds: Sequence[int]) -> Trial:
     tried = trial(evidence, remedy, seeds, one.measure)
-    if tried.helped or not one.certain or one.measure != "error" or remedy.task is not None:
+    if tried.helped or one.measure != "error" or remedy.task is not None:
         return tried
-    # A fault that was measured directly may leave the answers right and only hold the loss up.
-    by_loss = trial(evidence, remedy, seeds, "train/loss")
+    if one.certain:
+        # A fault that was measured directly may leave the answers right and only hold the loss up.
+        by_loss = trial(evidence, remedy, seeds, "train/loss")
+    elif _many(evidence) and evidence.replayed().final >= evidence.probe(baseline).constant:
+        # Where nothing was learned, a loss tells more than the few answers that come right: of 65
+        # characters a model that knows a good deal still takes the wrong one most of the time.
+        by_loss = trial(evidence, remedy, seeds, "loss")
+    else:
+        return tried
     return by_loss if by_loss.helped else tried

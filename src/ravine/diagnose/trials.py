@@ -9,15 +9,16 @@ from dataclasses import replace
 from typing import Literal
 
 from ravine.diagnose.evidence import AS_IT_IS, Evidence
+from ravine.diagnose.probes.learnable import CERTAIN, learnable
 from ravine.diagnose.program import Change
 from ravine.diagnose.replay import Trace, settled
 from ravine.watch.finding import Trial
 
-Measure = Literal["error", "train/loss", "valid/loss"]
+Measure = Literal["error", "loss", "train/loss", "valid/loss"]
 
 ROOM = 0.05
 """Improvements of error smaller than this share of the whole are not called a repair."""
-SHARE = {"error": 0.25, "train/loss": 0.25, "valid/loss": 0.05}
+SHARE = {"error": 0.25, "loss": 0.25, "train/loss": 0.25, "valid/loss": 0.05}
 """The share of what was wrong that a repair takes away at least."""
 DIVERGED = 1.2
 """The error of a run that was not finite: worse than any constant answer, whose error is <= 1."""
@@ -40,10 +41,13 @@ def error_of(trace: Trace) -> float:
 
 
 def loss_of(trace: Trace, measure: Measure) -> float:
-    """Return the loss at the end, of the training or validation data."""
+    """Return the loss at the end, of the training or validation data, or the worse of both."""
     if trace.non_finite is not None:
         return math.inf
-    return settled(trace.train_loss if measure == "train/loss" else trace.valid_loss)
+    train, valid = settled(trace.train_loss), settled(trace.valid_loss)
+    if measure == "loss":
+        return train if math.isnan(valid) else max(train, valid)
+    return train if measure == "train/loss" else valid
 
 
 def measured(trace: Trace, measure: Measure) -> float:
@@ -52,7 +56,11 @@ def measured(trace: Trace, measure: Measure) -> float:
 
 
 def helps(
-    before: Sequence[float], after: Sequence[float], measure: Measure = "error", most: float = 1.0
+    before: Sequence[float],
+    after: Sequence[float],
+    measure: Measure = "error",
+    most: float = 1.0,
+    floor: float = 0.0,
 ) -> bool:
     """Return whether a measure fell in every seed, and together by a share that matters.
 
@@ -62,6 +70,7 @@ def helps(
     Args:
         before, after: the measure for each seed.
         measure: which; errors have to fall by `ROOM` at least.
+        floor: what noise in the data keeps from everyone: the share is one of what lies above it.
         most: what is no repair however much worse it was before, such as the error of a constant.
 
     >>> helps([0.5, 0.4], [0.1, 0.2]), helps([0.5, 0.4], [0.1, 0.5]), helps([0.04], [0.01])
@@ -74,9 +83,16 @@ def helps(
     if math.isinf(mean_before):
         return math.isfinite(mean_after)
     gain = mean_before - mean_after
-    if measure == "error" and (gain < ROOM or mean_after > most - ROOM):
+    if measure == "error" and (gain < ROOM or mean_after > most - min(ROOM, most / 2)):
         return False
-    return gain >= SHARE[measure] * abs(mean_before)
+    above = mean_before - floor if mean_before - floor > ROOM else mean_before
+    return gain >= SHARE[measure] * abs(above)
+
+
+def _floor(evidence: Evidence) -> float:
+    """Return the error of a quick baseline in cross-validation, or 0 without one."""
+    known = evidence.probe(learnable)
+    return 0.0 if known is None or known.sigmas < CERTAIN else max(0.0, 1 - known.quality)
 
 
 def by_chance(seeds: int) -> float:
@@ -113,7 +129,7 @@ def trial(
         if evidence.kind == "numbers"
         else "1 - accuracy"
     )
-    helped = helps(old, new, measure, most)
+    helped = helps(old, new, measure, most, _floor(evidence) if measure == "error" else 0.0)
     if helped and measure == "train/loss" and math.isnan(error_of(before[0])):
         # Without a quality nobody knows where a loss should end: measured by its whole fall.
         helped = old[0] - new[0] >= SHARE[measure] * (before[0].losses[0] - new[0])

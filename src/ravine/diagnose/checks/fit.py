@@ -8,7 +8,9 @@ from ravine.diagnose.evidence import Evidence
 from ravine.diagnose.probes.curves import Curves, curves
 from ravine.diagnose.probes.learnable import learnable
 from ravine.diagnose.suspicion import Suspicion
-from ravine.diagnose.treatments.fit import MORE_DECAY, MORE_DROPOUT, stop_after
+from ravine.diagnose.treatments.fit import MORE_DECAY, MORE_DROPOUT, STOP_EARLY
+from ravine.diagnose.treatments.layers import HIDDEN
+from ravine.diagnose.treatments.loss import and_also
 from ravine.diagnose.treatments.steps import adam
 from ravine.watch.finding import Finding, Severity
 
@@ -50,7 +52,7 @@ def _overfitting(seen: Curves) -> Suspicion:
                 "noise": seen.noise, "gap": seen.gap,
             },
         ),
-        (stop_after(seen.best_epoch, seen.epochs), MORE_DECAY, MORE_DROPOUT),
+        (STOP_EARLY, MORE_DECAY, MORE_DROPOUT),
         certain=True,
         weight=1.0,
         measure="valid/loss",
@@ -78,7 +80,7 @@ def _underfitting(evidence: Evidence) -> Iterator[Suspicion]:
             where="train",
             evidence={"reached": reached, "baseline": reference.quality},
         ),
-        (adam(),),
+        (adam(), adam(0.01), HIDDEN, and_also(HIDDEN, adam(0.01))),
         certain=True,
         weight=0.5,
         last_resort=True,

@@ -11,7 +11,7 @@ from ravine.diagnose.probes.noise import noise
 from ravine.diagnose.probes.place import Place, first_place, last_place
 from ravine.diagnose.probes.run import run
 from ravine.diagnose.suspicion import Suspicion
-from ravine.diagnose.treatments.init import PERTURB, RESET, RESTART
+from ravine.diagnose.treatments.init import PERTURB, RESET, RESTART, RESTART_FAR
 from ravine.diagnose.treatments.steps import adam, batches_of, decayed, with_momentum
 from ravine.diagnose.trials import Measure, error_of
 from ravine.watch.finding import Finding
@@ -149,7 +149,7 @@ def _stationary(place: Place, steps: tuple[int, int], error: float) -> Suspicion
             steps=steps,
             evidence=_facts(place),
         ),
-        (RESTART, PERTURB),
+        (RESTART, RESTART_FAR, PERTURB),
         certain=not error < 0.9,  # else it may be the best there is: a restart has to do better
         measure=_measure(error),
     )

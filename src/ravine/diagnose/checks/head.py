@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from ravine.diagnose.evidence import Evidence
 from ravine.diagnose.probes.head import head
 from ravine.diagnose.probes.loss_kind import loss_kind
-from ravine.diagnose.program import joined
+from ravine.diagnose.program import Change, joined
 from ravine.diagnose.suspicion import Suspicion
 from ravine.diagnose.treatments.data import STANDARDISE_BOTH, STANDARDISE_INPUTS
+from ravine.diagnose.treatments.loss import CROSS_ENTROPY, and_also
 from ravine.diagnose.treatments.model import LINEAR_HEAD, SIGMOID_HEAD
+from ravine.diagnose.treatments.steps import adam, times_lr
 from ravine.watch.finding import Finding
 
 _BOUNDS = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0), "relu": (0.0, None)}
@@ -36,6 +38,20 @@ def head_checks(evidence: Evidence) -> Iterator[Suspicion]:
             "(a softmax over one number is 1)",
             facts,
             loss.wants,
+            weight=2.0,  # nothing else matters to an output that looks at nothing
+        )
+    elif loss.name == "cross_entropy of a softmax":
+        yield Suspicion(
+            Finding(
+                "double-softmax",
+                "critical",
+                "high",
+                "the loss applies a softmax before the cross-entropy, which applies its own",
+                where="loss",
+                evidence=facts,
+            ),
+            (CROSS_ENTROPY, *_with_another_rate(CROSS_ENTROPY)),
+            certain=True,
         )
     elif seen.range in ("softmax", "log-softmax") and loss.wants == "logits":
         if seen.range == "softmax":
@@ -47,7 +63,7 @@ def head_checks(evidence: Evidence) -> Iterator[Suspicion]:
                     f"the output is a softmax already, and {loss.name} applies another",
                     evidence=facts,
                 ),
-                (LINEAR_HEAD,),
+                (LINEAR_HEAD, *_with_another_rate(LINEAR_HEAD)),
                 certain=True,
             )
     elif loss.wants == "probabilities" and seen.range in ("free", "relu", "tanh"):
@@ -83,9 +99,16 @@ def _bounded(evidence: Evidence, facts: dict[str, str]) -> Iterator[Suspicion]:
         )
 
 
-def _wrong(says: str, facts: dict[str, str], wants: str) -> Suspicion:
+def _with_another_rate(remedy: Change) -> tuple[Change, ...]:
+    """Return the remedy with other rates: what a wrong head was tuned for may not fit a right one."""
+    return and_also(remedy, adam(0.01)), and_also(remedy, times_lr(0.1))
+
+
+def _wrong(says: str, facts: dict[str, str], wants: str, weight: float = 1.0) -> Suspicion:
+    remedies = _REMEDIES.get(wants, (LINEAR_HEAD,))
     return Suspicion(
         Finding("wrong-output-activation", "critical", "high", says, evidence=facts),
-        _REMEDIES.get(wants, (LINEAR_HEAD,)),
+        (*remedies, *_with_another_rate(remedies[0])),
         certain=True,
+        weight=weight,
     )

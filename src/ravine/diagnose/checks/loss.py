@@ -20,8 +20,10 @@ from ravine.diagnose.treatments.loss import (
     NEGATE,
     RESHAPE,
     SQUARES,
+    and_also,
     as_classes,
 )
+from ravine.diagnose.treatments.steps import adam
 from ravine.watch.finding import Finding
 
 FEW_CLASSES = 20
@@ -128,7 +130,8 @@ def _wrong(
 ) -> Suspicion:
     return Suspicion(
         Finding("wrong-loss", "critical", "high", says, evidence=facts),
-        remedies,
+        # A rate that was chosen for another loss may fit neither.
+        (*remedies, and_also(remedies[0], adam(0.01))),
         certain=certain,
         weight=1.2,
     )

@@ -12,11 +12,15 @@ from ravine.diagnose.suspicion import Suspicion
 from ravine.diagnose.treatments.steps import times_epochs, times_lr
 from ravine.watch.finding import Finding
 
+HARDLY_ANY = 30
+"""Steps below which no learning rate makes up for those that were not made."""
+
 
 def rate_checks(evidence: Evidence) -> Iterator[Suspicion]:
     """Yield other rates and lengths, each a suspicion that only its replay can confirm."""
     run = evidence.replayed()
     steps = evidence.probe(stepping)
+    hardly_any = len(run.losses) < HARDLY_ANY
     facts = {"lr": steps.lr, "update/weight": steps.update_ratio, "steps": len(run.losses)}
     if run.non_finite is not None:
         says = (
@@ -43,8 +47,8 @@ def rate_checks(evidence: Evidence) -> Iterator[Suspicion]:
                 f"{len(run.losses)} steps were made, and the loss was still falling",
                 evidence=facts,
             ),
-            (times_epochs(4.0),),
-            weight=1.2 if len(run.losses) < 200 else 0.9,
+            (times_epochs(4.0), times_epochs(20.0)) if hardly_any else (times_epochs(4.0),),
+            weight=1.5 if hardly_any else 1.2 if len(run.losses) < 200 else 0.9,
         )
 
 

@@ -9,7 +9,7 @@ from ravine.diagnose.probes.loss_kind import loss_kind
 from ravine.diagnose.probes.stepping import stepping
 from ravine.diagnose.program import Change, joined
 from ravine.diagnose.suspicion import Suspicion
-from ravine.diagnose.treatments.model import UNFREEZE, WITHOUT_HOOKS
+from ravine.diagnose.treatments.model import REGISTER, UNFREEZE, WITHOUT_HOOKS
 from ravine.diagnose.treatments.steps import adam, rebuilt
 from ravine.watch.finding import Finding
 
@@ -53,6 +53,18 @@ def stepping_checks(evidence: Evidence) -> Iterator[Suspicion]:
                 evidence={"lr": seen.lr, "held": len(seen.held)},
             ),
             (same, adam()),
+            certain=True,
+        )
+    elif seen.outside:
+        yield Suspicion(
+            Finding(
+                "optimizer-misses-parameters",
+                "critical",
+                "high",
+                f"{len(seen.outside)} weights take part and are none of model.parameters() "
+                f"({_listed(seen.outside)}): layers in a list or dict are not seen by a module",
+            ),
+            (REGISTER, joined(REGISTER, adam())),
             certain=True,
         )
     elif seen.missing:

@@ -50,6 +50,8 @@ _KNOWN: list[tuple[str, str, Loss]] = [
     ("hinge", "margins", lambda o, y: (1 - o * y).clamp(min=0).mean()),
     ("cross_entropy", "logits", F.cross_entropy),
     ("cross_entropy", "logits", _last(F.cross_entropy)),
+    ("cross_entropy of a softmax", "logits", lambda o, y: F.cross_entropy(o.softmax(1), y)),
+    ("cross_entropy of a softmax", "logits", _last(lambda o, y: F.cross_entropy(o.softmax(1), y))),
     ("nll", "log-probabilities", F.nll_loss),
     ("nll", "log-probabilities", _last(F.nll_loss)),
     (

@@ -65,8 +65,8 @@ def measured_pull(
             if value.requires_grad
             else torch.zeros_like(output)
         )
-        other = float(loss(output.detach(), turned))
-        value = float(value.detach())
+        near = _among(targets, output.detach())
+        other, value = float(loss(near, turned)), float(loss(near, targets))
     except (RuntimeError, ValueError, TypeError, IndexError):
         return Pull(math.nan, math.nan, None, True, (tuple(shape), tuple(targets.shape)), classes)
     same = bool((turned == targets).all())
@@ -79,6 +79,19 @@ def measured_pull(
         shapes=(tuple(shape), tuple(targets.shape)),
         classes=classes,
     )
+
+
+def _among(targets: Tensor, output: Tensor) -> Tensor:
+    """Return the output in the range of targets that are numbers.
+
+    Far from them, who is paired with whom is lost in the rounding of the squares.
+    """
+    if not targets.is_floating_point():
+        return output
+    least, most = targets.min(), targets.max()
+    if bool(least >= 0) and bool(most <= 1):  # probabilities, maybe: the output stays inside (0, 1)
+        return output
+    return least + (most - least) * output
 
 
 def _shares(force: Tensor, output: Tensor, targets: Tensor, kind: Kind) -> tuple[float, float]:

@@ -19,6 +19,7 @@ class Stepping:
 
     Attributes:
         held: the names of the weights that the optimizer holds.
+        outside: shapes of weights that take part and are none of the model's parameters.
         missing: names of trainable weights that it does not hold.
         frozen: names of weights that do not require a gradient.
         without_gradient: names of held weights that got no gradient, or one of zeros.
@@ -34,6 +35,7 @@ class Stepping:
     """
 
     held: tuple[str, ...]
+    outside: tuple[str, ...]
     missing: tuple[str, ...]
     frozen: tuple[str, ...]
     without_gradient: tuple[str, ...]
@@ -68,6 +70,7 @@ def stepping(evidence: Evidence) -> Stepping:
     fresh.optimizer.zero_grad()
     return Stepping(
         held=tuple(names[i] for i in names if i in held),
+        outside=_outside(fresh, batch, set(names) | held),
         missing=tuple(names[id(p)] for p in weights if p.requires_grad and id(p) not in held),
         frozen=tuple(names[id(p)] for p in weights if not p.requires_grad),
         without_gradient=tuple(names[id(p)] for p in empty),
@@ -87,6 +90,22 @@ def _backward(fresh: Fresh, batch: tuple[Tensor, Tensor]) -> float:
         loss: Any = fresh.loss(fresh.model(batch[0]), batch[1])
         loss.backward()
     return float(loss.detach())
+
+
+def _outside(fresh: Fresh, batch: tuple[Tensor, Tensor], known: set[int]) -> tuple[str, ...]:
+    """Return the leaves of the graph that nobody holds: layers in a plain list are such."""
+    loss: Any = fresh.loss(fresh.model(batch[0]), batch[1])
+    found, seen, todo = [], set(), [loss.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        todo += [following for following, _ in node.next_functions]
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and id(leaf) not in known and isinstance(leaf, nn.Parameter):
+            found.append(f"of shape {tuple(leaf.shape)}")
+    return tuple(found)
 
 
 def _value(fresh: Fresh, batch: tuple[Tensor, Tensor]) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -60,10 +59,7 @@ def _decayed(optimizer: torch.optim.Optimizer) -> None:
 MORE_DECAY = Change("take a weight decay of 0.1", groups=_decayed)
 
 
-@cache
-def stop_after(epoch: int, epochs: int) -> Change:
-    """Return a run that ends at an epoch."""
-    return Change(f"stop after epoch {epoch}", epochs=epoch / epochs)
+STOP_EARLY = Change("end with the epoch of the least validation loss", best=True)
 
 
 def _agreeing(task: Task) -> Task:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -53,11 +55,14 @@ PERTURB = Change("perturb the first weights by noise (0.3 / sqrt(fan in))", mode
 
 
 @torch.no_grad()
-def _drawn(model: nn.Module) -> None:
+def _drawn(model: nn.Module, far: float = 1.0) -> None:
     for weight in model.parameters():
         if weight.requires_grad:
             width = weight[0].numel() if weight.ndim > 1 else 1
-            weight.copy_(torch.randn_like(weight) / max(width, 1) ** 0.5)
+            weight.copy_(far * torch.randn_like(weight) / max(width, 1) ** 0.5)
 
 
 RESTART = Change("begin at other weights, drawn at random (1 / sqrt(fan in))", model=_drawn)
+RESTART_FAR = Change(
+    "begin at other weights, drawn at random (3 / sqrt(fan in))", model=partial(_drawn, far=3.0)
+)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ravine.diagnose.probes.run import layers_of
 from ravine.diagnose.program import Change
-from ravine.diagnose.treatments.model import HE
+from ravine.diagnose.treatments.model import HE, last_weighted
 
 DENSE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -31,6 +31,28 @@ def _relu_after(model: nn.Module) -> None:
 
 
 INSERT_RELU = Change("put a ReLU after each hidden layer", model=_relu_after)
+
+
+def _hidden_layer(model: nn.Module) -> nn.Module:
+    """Put a layer before the last one that has weights, if that is linear."""
+    if isinstance(model, nn.Linear):
+        return _two_layers(model)
+    found = last_weighted(model)
+    if found is not None:
+        parent, key, last = found
+        if isinstance(last, nn.Linear):
+            parent._modules[key] = _two_layers(last)
+    return model
+
+
+def _two_layers(last: nn.Linear) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(last.in_features, 64), nn.ReLU(),
+        nn.Linear(64, last.out_features, bias=last.bias is not None),
+    ).to(last.weight)  # fmt: skip
+
+
+HIDDEN = Change("put a hidden layer of 64 ReLU before the last layer", model=_hidden_layer)
 
 
 def _shortcuts(model: nn.Module) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ravine.diagnose.program import Change, joined
@@ -115,8 +114,8 @@ def and_also(one: Change, other: Change) -> Change:
 
 
 def _in_turn(first: Any, second: Any) -> Any:
-    def change(thing: torch.nn.Module) -> None:
-        first(thing)
-        second(thing)
+    def change(thing: Any) -> Any:
+        changed = first(thing) or thing
+        return second(changed) or changed
 
     return change

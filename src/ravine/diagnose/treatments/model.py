@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import torch
@@ -24,22 +24,22 @@ ACTIVATIONS = (*SQUASHING, nn.ReLU, nn.ReLU6, nn.Softplus)
 
 def last_leaf(model: nn.Module) -> tuple[nn.Module, str, nn.Module] | None:
     """Return the last module without children, as (parent, key, module)."""
-    found = None
-    for parent in model.modules():
-        for key, child in parent._modules.items():
-            if child is not None and not list(child.children()):
-                found = parent, key, child
-    return found
+    leaves = [one for one in _children(model) if not list(one[2].children())]
+    return leaves[-1] if leaves else None
 
 
 def last_weighted(model: nn.Module) -> tuple[nn.Module, str, nn.Module] | None:
     """Return the last module with weights of its own, as (parent, key, module)."""
-    found = None
-    for parent in model.modules():
-        for key, child in parent._modules.items():
-            if child is not None and next(child.parameters(recurse=False), None) is not None:
-                found = parent, key, child
-    return found
+    own = [one for one in _children(model) if any(True for _ in one[2].parameters(recurse=False))]
+    return own[-1] if own else None
+
+
+def _children(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+    """Yield all modules inside as (parent, key, module), in the order of their definition."""
+    for key, child in model._modules.items():
+        if child is not None:
+            yield model, key, child
+            yield from _children(child)
 
 
 def _head(make: Callable[[], nn.Module]) -> Callable[[nn.Module], None]:
@@ -71,6 +71,21 @@ def _without_hooks(model: nn.Module) -> None:
         weight._backward_hooks = None
 
 
+def _register(model: nn.Module) -> None:
+    for module in list(model.modules()):
+        for name, held in list(vars(module).items()):
+            values = list(held.values()) if isinstance(held, dict) else held
+            if name.startswith("_") and name[1:] in ("modules", "parameters", "buffers"):
+                continue
+            if not isinstance(values, (list, tuple)) or not values:
+                continue
+            if all(isinstance(value, nn.Module) for value in values):
+                delattr(module, name)
+                kept = nn.ModuleDict(held) if isinstance(held, dict) else nn.ModuleList(values)
+                setattr(module, name, kept)
+
+
+REGISTER = Change("hold the layers in an nn.ModuleList or nn.ModuleDict", model=_register)
 WITHOUT_HOOKS = Change("take the hooks off the gradients", model=_without_hooks)
 UNFREEZE = Change("train all weights", model=_unfreeze)
 

@@ -119,7 +119,9 @@ def _screen(evidence: Evidence, cases: Sequence[Case], reserve: float) -> None:
             one = case.suspicion
             if case.best is not None or number >= len(one.remedies):
                 continue
-            if evidence.left <= reserve or (not one.certain and _explained(cases)):
+            if evidence.left <= (0 if one.certain else reserve) or (
+                not one.certain and _explained(cases)
+            ):
                 continue
             case.trials.append(_tried(evidence, one, one.remedies[number], seeds))
 

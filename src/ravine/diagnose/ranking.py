@@ -16,6 +16,7 @@ _SIGNALS = frozenset(
         "saturated-units",
         "noise-floor",
         "saddle-point",
+        "input-ignored",
     }
 )
 _SIZE = frozenset({"model-too-small"})
@@ -36,11 +37,12 @@ EXPLAINS: dict[str, frozenset[str]] = {
     "double-softmax": _SIGNALS - {"non-finite"} | _SIZE,
     "missing-nonlinearity": _SIZE,
     "symmetric-init": _SIGNALS | _BEGINNING | {"bad-init"},
-    "bad-init": _BEGINNING | {"dead-units", "lr-too-high", "non-finite"},
-    "vanishing-gradient": _BEGINNING | {"saturated-units"},
+    "input-ignored": _SIZE | {"underfitting", "unlearnable-data"},
+    "bad-init": _BEGINNING | {"input-ignored", "dead-units", "lr-too-high", "non-finite"},
+    "vanishing-gradient": _BEGINNING | {"input-ignored", "saturated-units"},
     "exploding-gradient": _SIZE | {"lr-too-high", "non-finite"},
-    "dead-units": _BEGINNING | {"vanishing-gradient"},
-    "saturated-units": _BEGINNING | {"vanishing-gradient"},
+    "dead-units": _BEGINNING | {"input-ignored", "vanishing-gradient"},
+    "saturated-units": _BEGINNING | {"input-ignored", "vanishing-gradient"},
     "saddle-point": _SIZE,
     "batch-too-small": frozenset({"noise-floor"}),
     "unlearnable-data": _SIZE | {"overfitting"},

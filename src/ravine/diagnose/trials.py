@@ -18,7 +18,7 @@ Measure = Literal["error", "loss", "train/loss", "valid/loss"]
 
 ROOM = 0.05
 """Improvements of error smaller than this share of the whole are not called a repair."""
-SHARE = {"error": 0.25, "loss": 0.25, "train/loss": 0.25, "valid/loss": 0.05}
+SHARE = {"error": 0.25, "loss": 0.15, "train/loss": 0.25, "valid/loss": 0.05}
 """The share of what was wrong that a repair takes away at least."""
 DIVERGED = 1.2
 """The error of a run that was not finite: worse than any constant answer, whose error is <= 1."""

@@ -8,6 +8,7 @@ from ravine.diagnose.checks.architecture import architecture_checks
 from ravine.diagnose.checks.data import data_checks
 from ravine.diagnose.checks.fit import fit_checks
 from ravine.diagnose.checks.flat import flat_checks
+from ravine.diagnose.checks.habits import habit_checks
 from ravine.diagnose.checks.head import head_checks
 from ravine.diagnose.checks.inputs import input_checks
 from ravine.diagnose.checks.layers import layer_checks
@@ -32,5 +33,6 @@ CHECKS: list[Check] = [
     flat_checks,
     fit_checks,
     data_checks,
+    habit_checks,
 ]
 """In the order of their cost."""

@@ -38,6 +38,7 @@ def main() -> None:
         table = {part: json.loads(kept.read_text())[part] for part in table}
     programs = [("faulty", name, case.task, case) for name, case in CASES.items()]
     programs += [("healthy", name, control.task, control) for name, control in HEALTHY.items()]
+    programs = [one for one in programs if asked.part in (None, one[0])]
     for seed in range(asked.first, asked.first + asked.seeds):
         for part, name, task, known in programs:
             done = table[part].setdefault(name, {"roots": list(getattr(known, "roots", ()))})
@@ -114,6 +115,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=Path, default=HERE.parent / "tests")
     parser.add_argument("--only", default="", help="a pattern of program names")
+    parser.add_argument("--part", choices=("faulty", "healthy"), help="only these programs")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds a program")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import statistics
 import sys
 import time
 import warnings
@@ -23,6 +24,7 @@ from ravine.diagnose import Diagnosis, diagnose
 
 HERE = Path(__file__).parent
 NAME = "diagnosis"
+MARK = "<!-- measured: python benchmarks/diagnosis.py --docs docs/diagnosing.md -->"
 
 
 def main() -> None:
@@ -48,8 +50,46 @@ def main() -> None:
             print(part, name, seed, *entry["found"][:3], f"{entry['seconds']:.0f} s", flush=True)
             result = {"budget": asked.budget, "summary": summary(table), **table}
             save(asked.name, result, f"benchmarks/diagnosis.py --budget {asked.budget:g}")
+    if asked.speed:
+        result = {**json.loads(kept.read_text()), "seconds on digits": speed()}
+        save(asked.name, result, f"benchmarks/diagnosis.py --budget {asked.budget:g}")
     print(json.dumps(summary(table), indent=2))
-    print(markdown(table))
+    if asked.docs:
+        publish(asked.docs, kept)
+
+
+def speed(times: int = 3) -> dict[str, float]:
+    """Time the diagnosis of the built-in digits, the findings without treatments and the whole."""
+    ways = {"first findings": False, "whole": True}
+    found: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(times):
+        for way, treat in ways.items():
+            start = time.perf_counter()
+            diagnose("digits", treat=treat)
+            found[way].append(time.perf_counter() - start)
+    return {way: round(statistics.median(seconds), 2) for way, seconds in found.items()}
+
+
+def publish(page: Path, result: Path) -> None:
+    """Put the summary and the table into a page of the docs, between its marks."""
+    text = page.read_text(encoding="utf-8")
+    page.write_text(published(text, json.loads(result.read_text())), encoding="utf-8")
+
+
+def published(text: str, result: dict[str, Any]) -> str:
+    """Return a page with the figures of a result."""
+    head, mark, rest = text.partition(MARK)
+    _, end, tail = rest.partition("<!-- end -->")
+    if not mark or not end:
+        raise SystemExit(f"the page has no {MARK!r} and <!-- end -->")
+    facts = result["environment"]
+    lines = [f"Measured on {facts['date'][:10]}, torch {facts['torch']}, {result['command']}.", ""]
+    for name, value in result["summary"].items():
+        share = name.startswith(("root", "a treatment"))
+        lines.append(f"* {name}: {value:.1%}" if share else f"* {name}: {value:g}")
+    for way, seconds in result.get("seconds on digits", {}).items():
+        lines.append(f"* seconds for the diagnosis of digits, {way}: {seconds:g}")
+    return "\n".join([head + mark, "", *lines, "", markdown(result), "", end + tail])
 
 
 def outcome(task: Any, seed: int, budget: float) -> dict[str, Any]:
@@ -76,6 +116,8 @@ def summary(table: dict[str, Any]) -> dict[str, Any]:
     runs = [(set(row["roots"]), run) for row in table["faulty"].values() for run in seeds_of(row)]
     calm = [run for row in table["healthy"].values() for run in seeds_of(row)]
 
+    everything = [run for _, run in runs] + calm
+
     def share(hits: list[bool]) -> float | None:
         return round(sum(hits) / len(hits), 4) if hits else None
 
@@ -88,6 +130,8 @@ def summary(table: dict[str, Any]) -> dict[str, Any]:
         "healthy programs": sum(bool(seeds_of(row)) for row in table["healthy"].values()),
         "healthy runs": len(calm),
         "healthy runs with a finding": sum(bool(run["found"]) for run in calm),
+        "median seconds": round(statistics.median([run["seconds"] for run in everything]), 2),
+        "most seconds": round(max(run["seconds"] for run in everything), 2),
     }
 
 
@@ -120,6 +164,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds a program")
     parser.add_argument("--name", default=NAME, help="of the result")
+    parser.add_argument("--docs", type=Path, help="a page that gets the table, between its marks")
+    parser.add_argument("--speed", action="store_true", help="time a diagnosis of digits as well")
     parser.add_argument("--resume", action="store_true", help="keep what the result holds")
     return parser.parse_args()
 

@@ -212,3 +212,28 @@ def test_a_rate_that_diverges_is_the_cause_and_the_numbers_its_sign() -> None:
     found = ravine.diagnose(made)
     assert found.findings[0].code == "LR-HIGH"
     assert [f.root for f in found.findings if f.name == "non-finite"] in ([], [False])
+
+
+def test_a_program_that_fails_later_says_at_which_step():
+    class Fails(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.calls = nn.Linear(3, 3), 0
+
+        def forward(self, x):
+            self.calls += self.training
+            if self.calls > 9:
+                raise ValueError("a row too many")
+            return self.layer(x)
+
+    with pytest.raises(TaskError, match="fails after step 9") as told:
+        diagnose(program(clusters(200), Fails, "cross_entropy"), budget=60)
+    assert "ValueError: a row too many" in str(told.value) and "epoch 2" in str(told.value)
+
+
+def test_a_program_longer_than_the_budget_says_how_far_it_came():
+    long = program(clusters(200), lambda: net(3, 8, 3), "cross_entropy", epochs=10**6)
+    found = diagnose(long, budget=1)
+    assert found.verdict != "healthy"
+    assert any("the time was over after" in told and "of 7000000 steps" in told
+               for told in found.ruled_out)  # fmt: skip

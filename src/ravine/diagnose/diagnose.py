@@ -96,6 +96,12 @@ def _told(evidence: Evidence, cases: list[Case], start: float, interrupted: bool
     run = evidence.replayed()
     if error_of(run) < ROOM:
         ruled_out += (f"the error is {error_of(run):.2g}: too little for a remedy to matter",)
+    if not run.complete:
+        fresh = evidence.fresh()
+        ruled_out += (
+            f"the time was over after {len(run.losses)} of {fresh.steps} steps: what needs the end "
+            "of the run was not judged; give a larger budget, or diagnose fewer epochs",
+        )
     wrong = any(finding.severity != "info" for finding in findings)
     return Diagnosis(
         name=evidence.fresh().task.name,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ravine.diagnose.evidence import AS_IT_IS, Evidence
 from ravine.diagnose.program import Fresh
 from ravine.diagnose.replay import Trace, replay
+from ravine.errors import RavineError, TaskError
 
 LOOKS = 40
 """Steps whose gradients are looked at by layer."""
@@ -101,7 +102,24 @@ def run(evidence: Evidence) -> Run:
         if step in looks:
             result.gradients.append(Gradients(step, gradient_norms(fresh.model)))
 
-    result.trace = replay(fresh, observe, deadline=evidence.deadline)
+    seen = 0
+
+    def counted(fresh: Fresh, step: int, loss: Tensor) -> None:
+        nonlocal seen
+        seen = step
+        observe(fresh, step, loss)
+
+    try:
+        result.trace = replay(fresh, counted, deadline=evidence.deadline)
+    except RavineError:
+        raise
+    except Exception as error:
+        raise TaskError(
+            f"the program fails after step {seen}",
+            where=f"task {fresh.task.name!r}, epoch {1 + seen // max(1, fresh.train.steps or 1)}",
+            got=f"{type(error).__name__}: {error}",
+            do="mend this first: what ends early cannot be compared with anything",
+        ) from error
     result.states.append((len(result.trace.losses), state_of(fresh.model)))
     if result.bad_step is None:
         result.bad_step = result.trace.non_finite

@@ -5,11 +5,14 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
+import torch
 from faulty_programs import clusters, evidence_of, net, program
+from torch import nn
 from torch.optim import SGD, Adam
 
 from ravine import diagnose
 from ravine.diagnose.checks.rates import rate_checks
+from ravine.diagnose.probes.along import along, alpha
 
 CLASSES = clusters(300)
 
@@ -46,3 +49,20 @@ def test_a_run_that_is_not_finite_is_not_called_slow():
     )  # fmt: skip
     found = [one.finding.name for one in rate_checks(evidence_of(run))]
     assert found == ["lr-too-high"]
+
+
+@pytest.mark.parametrize(("lr", "expected"), [(0.25, -0.5), (0.5, 0.0), (1.0, 1.0), (0.75, 0.5)])
+def test_where_updates_end_on_a_parabola_that_is_known(lr, expected):
+    # (w - x)^2 has curvature 2: lr 0.5 steps to the minimum, lr 1 to the other side.
+    X = torch.full((64, 1), 3.0)
+    run = program(
+        (torch.ones(64, 1), X), lambda: nn.Linear(1, 1, bias=False), "mse",
+        optimizer=partial(SGD, lr=lr), epochs=1,
+    )  # fmt: skip
+    seen = evidence_of(run).probe(along)
+    assert seen.alphas[0] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_step_uphill_and_a_slope_that_curves_down():
+    assert alpha(0.0, 1.0, 2.0, 3.0) == 1.0  # up from the start
+    assert alpha(0.0, -1.0, -2.0, -3.0) == -1.0  # ever faster down

@@ -6,12 +6,15 @@ import math
 from collections.abc import Iterator
 
 from ravine.diagnose.evidence import Evidence
+from ravine.diagnose.probes.along import along
 from ravine.diagnose.probes.stepping import stepping
 from ravine.diagnose.program import Change
 from ravine.diagnose.suspicion import Suspicion
 from ravine.diagnose.treatments.steps import times_epochs, times_lr
 from ravine.watch.finding import Finding
 
+OVERSHOT = 0.5
+"""Alpha of an update, see `probes.along`: 0 is the minimum of its batch's parabola, 1 as high behind."""
 HARDLY_ANY = 30
 """Steps below which no learning rate makes up for those that were not made."""
 
@@ -21,13 +24,21 @@ def rate_checks(evidence: Evidence) -> Iterator[Suspicion]:
     run = evidence.replayed()
     steps = evidence.probe(stepping)
     hardly_any = len(run.losses) < HARDLY_ANY
-    facts = {"lr": steps.lr, "update/weight": steps.update_ratio, "steps": len(run.losses)}
+    beyond = evidence.probe(along).middle
+    facts = {
+        "lr": steps.lr,
+        "update/weight": steps.update_ratio,
+        "steps": len(run.losses),
+        "alpha of the first updates": beyond,
+    }
     if run.non_finite is not None:
         says = (
             f"the loss or a weight is not finite from step {run.non_finite} on, at lr {steps.lr:g}"
         )
     else:
         says = f"at lr {steps.lr:g} the training loss ends at {run.final:.3g}"
+    if beyond > OVERSHOT:
+        says += f"; the first updates end behind their own batch's minimum (alpha {beyond:.2g})"
     yield Suspicion(
         Finding("lr-too-high", "critical", "high", says, evidence=facts),
         (times_lr(0.1), times_lr(0.01)),

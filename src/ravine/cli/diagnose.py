@@ -112,6 +112,13 @@ def _codes(given: list[str] | None) -> set[str]:
     return codes
 
 
+def _beside(trial: Mapping[str, Any]) -> str:
+    if not trial["control"]:
+        return ""
+    reached = ", ".join(f"{value:.3g}" for value in trial["control"])
+    return f"; control, {trial['control_remedy']}: {reached}"
+
+
 def print_diagnosis(plain: Mapping[str, Any]) -> None:
     """Print the JSON of a diagnosis as lines, the root cause first."""
     from rich.console import Console
@@ -135,7 +142,7 @@ def print_diagnosis(plain: Mapping[str, Any]) -> None:
                     for before, after in zip(trial["before"], trial["after"], strict=True)
                 )
                 word = "helps" if trial["helped"] else "does not help"
-                says = f"  {trial['remedy']}: {word} ({trial['measure']} {numbers})"
+                says = f"  {trial['remedy']}: {word} ({trial['measure']} {numbers}{_beside(trial)})"
                 console.print(Text(says), soft_wrap=True)
     if not plain["findings"]:
         words = {

@@ -57,6 +57,7 @@ def _trial(trial: Mapping[str, Any]) -> dict[str, Any]:
         "remedy": str(trial.get("remedy", "")),
         "measure": str(trial.get("measure", "")),
         "helped": bool(trial.get("helped")),
+        "control_remedy": str(trial.get("control_remedy") or ""),
         **{key: _numbers(trial.get(key)) for key in ("before", "after", "control")},
     }
 

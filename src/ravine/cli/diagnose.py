@@ -24,13 +24,34 @@ def add_diagnose(app: typer.Typer, *, command: type[Any]) -> None:
     @app.command("diagnose", cls=command)
     def diagnose_command(
         task: Annotated[
-            str,
+            str | None,
             typer.Argument(
-                metavar="TASK", help="A built-in task, or a Python file with task(seed)."
+                metavar="TASK",
+                help="A built-in task, a Python file with task(seed), or the directory of a run.",
+                show_default=False,
             ),
-        ],
+        ] = None,
         *,
-        seed: Annotated[int, typer.Option("--seed", "-s", metavar="N", min=0)] = 0,
+        run_dir: Annotated[
+            Path | None,
+            typer.Option(
+                "--run-dir",
+                metavar="DIR",
+                help="Of a run of TASK whose choices hold, where it cannot name the task itself.",
+                show_default=False,
+            ),
+        ] = None,
+        seed: Annotated[
+            int | None,
+            typer.Option(
+                "--seed",
+                "-s",
+                metavar="N",
+                min=0,
+                help="Default: the run's, else 0.",
+                show_default=False,
+            ),
+        ] = None,
         budget: Annotated[
             float, typer.Option("--budget", metavar="SECONDS", min=0, help="For replays.")
         ] = 60.0,
@@ -58,7 +79,7 @@ def add_diagnose(app: typer.Typer, *, command: type[Any]) -> None:
             from ravine.diagnose import diagnose
 
             only, without = _codes(select), _codes(ignore)
-            found = diagnose(task, seed=seed, budget=budget)
+            found = diagnose(task, run_dir=run_dir, seed=seed, budget=budget)
             plain = found.to_json()
             if report is not None:
                 found.report(report)
@@ -125,6 +146,8 @@ def print_diagnosis(plain: Mapping[str, Any]) -> None:
     from rich.text import Text
 
     console = Console(file=sys.stdout, highlight=False)
+    for note in plain["notes"]:
+        console.print(Text(f"note: {note}"), soft_wrap=True)
     for finding in plain["findings"]:
         line = Text.assemble(
             (finding["code"], f"bold {_COLOURS[finding['severity']]}"),

@@ -22,6 +22,7 @@ class Diagnosis:
         seconds: how long it took.
         drawings: charts of the evidence, as plain data.
         interrupted: whether Ctrl-C ended it; then it holds what was found until then.
+        notes: in what the replays differ from the run that was handed over, as sentences.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Diagnosis:
     seconds: float = 0.0
     drawings: list[dict[str, Any]] = field(default_factory=list)
     interrupted: bool = False
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the diagnosis as plain dictionaries, lists, words and numbers."""
@@ -48,6 +50,7 @@ class Diagnosis:
             "seconds": self.seconds,
             "drawings": self.drawings,
             "interrupted": self.interrupted,
+            "notes": list(self.notes),
         }
 
     def report(self, path: str | Path) -> Path:

@@ -59,6 +59,15 @@ def add_diagnose(app: typer.Typer, *, command: type[Any]) -> None:
             Path | None,
             typer.Option("--report", metavar="FILE", help="Write the page with the evidence."),
         ] = None,
+        apply: Annotated[
+            Path | None,
+            typer.Option(
+                "--apply",
+                metavar="FILE",
+                help="Write what helped as a configuration: ravine train TASK --config FILE.",
+                show_default=False,
+            ),
+        ] = None,
         as_json: Annotated[
             bool, typer.Option("--json", help="Print the diagnosis as JSON, and nothing else.")
         ] = False,
@@ -77,8 +86,15 @@ def add_diagnose(app: typer.Typer, *, command: type[Any]) -> None:
         """
         with reported():
             from ravine.diagnose import diagnose
+            from ravine.errors import ArgumentError
 
             only, without = _codes(select), _codes(ignore)
+            if apply is not None and (only or without):
+                raise ArgumentError(
+                    "--apply takes the remedies of all root findings",
+                    got="--select or --ignore, which leave some of them out",
+                    do="leave --select and --ignore out",
+                )
             found = diagnose(task, run_dir=run_dir, seed=seed, budget=budget)
             plain = found.to_json()
             if report is not None:
@@ -92,6 +108,10 @@ def add_diagnose(app: typer.Typer, *, command: type[Any]) -> None:
                 typer.echo(to_strict_json(plain, indent=2))
             else:
                 print_diagnosis(plain)
+            if apply is not None:
+                if found.treated is not None:
+                    found.apply(apply)
+                print_applied(plain["treated"], apply, error=as_json)
             if plain["interrupted"]:
                 raise typer.Exit(INTERRUPTED)
             if any(finding["severity"] != "info" for finding in plain["findings"]):
@@ -131,6 +151,32 @@ def _codes(given: list[str] | None) -> set[str]:
         if CODES.get(word, word.upper()) not in CODES.values():
             raise unknown_name("finding", word, [*CODES.values(), *CODES])
     return codes
+
+
+def print_applied(treated: Mapping[str, Any] | None, path: Path, *, error: bool = False) -> None:
+    """Print what was written, and what has to be made by hand.
+
+    Args:
+        treated: the treated program of the diagnosis's JSON, or None.
+        path: of the file.
+        error: print on stderr: stdout is for JSON alone.
+    """
+    if treated is None:
+        typer.echo(f"nothing written to {path}: no remedy of a root finding helped", err=error)
+        return
+    says = ", ".join(treated["settings"])
+    if says:
+        typer.echo(f"{path}: {says}. ravine train {treated['task']} --config {path}", err=error)
+    else:
+        typer.echo(f"{path}: no configuration can say it; what to do is there as words", err=error)
+    for one in treated["remedies"]:
+        if one["by_hand"]:
+            where = f" (seen in {one['where']})" if one["where"] else ""
+            typer.echo(f"by hand, for {one['code']}: {one['trial']['remedy']}{where}", err=error)
+    if treated["unproved"]:
+        typer.echo(f"not proved in this form: {treated['unproved']}", err=error)
+    for words in treated["left_out"]:
+        typer.echo(f"left out: {words}", err=error)
 
 
 def _beside(trial: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from ravine.diagnose.checks import CHECKS
@@ -15,6 +16,7 @@ from ravine.diagnose.probes.learnable import learnable
 from ravine.diagnose.program import Program
 from ravine.diagnose.ranking import ranked
 from ravine.diagnose.settling import Case, settle
+from ravine.diagnose.treated import named, treated
 from ravine.diagnose.trials import ROOM, error_of
 from ravine.errors import ArgumentTypeError, RavineError, TaskError
 from ravine.tasks.loading import TaskSource
@@ -70,10 +72,17 @@ def diagnose(
                 settle(evidence, cases, budget)
         except KeyboardInterrupt:
             interrupted = True
-        told = _told(evidence, cases, start, interrupted)
+        told = _told(evidence, cases, interrupted)
+        base = {}
         if again is not None:
             told.measured |= {f"{name} of the run": value for name, value in again.reached.items()}
-            told.notes = again.notes
+            told.notes, base = again.notes, again.settings
+        if treat and not interrupted:
+            name = named(task, told.name) if again is None else again.task
+            with suppress(KeyboardInterrupt):  # what was found is not lost by it
+                told.treated = treated(evidence, told.findings, cases, name, base)
+        told.drawings = drawings(evidence, told.findings)
+        told.seconds = time.perf_counter() - start
         evidence.program.put_back()
         return told
 
@@ -120,7 +129,7 @@ def _shape(value: object) -> str:
     return f"{tuple(shape)} {str(getattr(value, 'dtype', '')).removeprefix('torch.')}"
 
 
-def _told(evidence: Evidence, cases: list[Case], start: float, interrupted: bool) -> Diagnosis:
+def _told(evidence: Evidence, cases: list[Case], interrupted: bool) -> Diagnosis:
     findings = ranked([(case.finding, case.score) for case in cases if case.holds])
     ruled_out = tuple(filter(None, (case.refuted for case in cases)))
     run = evidence.replayed()
@@ -139,8 +148,6 @@ def _told(evidence: Evidence, cases: list[Case], start: float, interrupted: bool
         ruled_out=ruled_out,
         verdict="found" if wrong else "healthy" if _well(evidence) else "unclear",
         measured={"train loss": run.final, "train quality": run.final_quality},
-        seconds=time.perf_counter() - start,
-        drawings=drawings(evidence, findings),
         interrupted=interrupted,
     )
 

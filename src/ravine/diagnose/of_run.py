@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from ravine.errors import ResumeError, RunDirectoryError
+from ravine.errors import RavineError, ResumeError, RunDirectoryError
 from ravine.tasks import Task
 from ravine.tasks.loading import TASKS, TaskSource, is_path
 from ravine.training.choices import settle
+from ravine.training.config.expressions import check_expression
 from ravine.training.resume import saved_config, saved_task
 from ravine.training.run_directory import CONFIG, RECORD
 
@@ -53,6 +54,22 @@ class RunProgram:
     config: dict[str, Any]
     reached: dict[str, Any]
     notes: tuple[str, ...]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The choices of the run that a configuration can say; the task says the others."""
+        return {key: self.config[key] for key in CHOICES if _sayable(key, self.config[key])}
+
+
+def _sayable(key: str, value: Any) -> bool:
+    if key in ("batch_size", "epochs"):
+        return isinstance(value, int | str)  # a DataLoader without a batch size has None
+    try:
+        for one in value if isinstance(value, list) else [value]:
+            check_expression(key, one, "")
+    except RavineError:
+        return False
+    return True
 
 
 def run_directory(source: object) -> Path | None:

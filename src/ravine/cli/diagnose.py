@@ -213,7 +213,11 @@ def print_diagnosis(plain: Mapping[str, Any]) -> None:
                 word = "helps" if trial["helped"] else "does not help"
                 says = f"  {trial['remedy']}: {word} ({trial['measure']} {numbers}{_beside(trial)})"
                 console.print(Text(says), soft_wrap=True)
-    if not plain["findings"]:
+    if plain["findings"]:
+        for drawing in plain["drawings"]:
+            if drawing["kind"] != "curves":
+                console.print(Text(f"{drawing['title']}: {drawing['summary']}"), soft_wrap=True)
+    else:
         words = {
             "healthy": "no problem found",
             "unclear": "something is wrong, and no cause could be proved",

@@ -81,7 +81,7 @@ def diagnose(
             name = named(task, told.name) if again is None else again.task
             with suppress(KeyboardInterrupt):  # what was found is not lost by it
                 told.treated = treated(evidence, told.findings, cases, name, base)
-        told.drawings = drawings(evidence, told.findings)
+        told.drawings = drawings(evidence, told.findings, told.treated)
         told.seconds = time.perf_counter() - start
         evidence.program.put_back()
         return told

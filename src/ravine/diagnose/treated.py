@@ -16,7 +16,10 @@ from ravine.diagnose.treatments.loss import and_also
 from ravine.diagnose.trials import ROOM, trial
 from ravine.watch.finding import Finding, Trial
 
-__all__ = ["Remedy", "Treated", "named", "treated"]
+__all__ = ["WHOLE", "Remedy", "Treated", "named", "treated"]
+
+WHOLE = "all remedies together"
+"""What the change of the whole treated program says."""
 
 RISEN = 10.0
 """A training loss that ends at so many times its first value has run away."""
@@ -257,7 +260,7 @@ def _form(evidence: Evidence, chosen: list[_Chosen], *, settings: bool = True) -
     if change is not None:
         # The remedy's own options stand over the configuration's, as they were tried.
         whole = and_also(whole, change)
-    return _Form(said, tuple(remedies), replace(whole, says="the treated program"))
+    return _Form(said, tuple(remedies), replace(whole, says=WHOLE))
 
 
 def _worse(together: Trial, first: float) -> bool:

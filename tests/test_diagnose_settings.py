@@ -13,7 +13,7 @@ from ravine.diagnose.evidence import AS_IT_IS
 from ravine.diagnose.program import Change, joined
 from ravine.diagnose.settings import as_settings, configured, optimizer_text
 from ravine.diagnose.treatments.data import STANDARDISE_INPUTS
-from ravine.diagnose.treatments.fit import FREE, MORE_DROPOUT, NO_DROPOUT, NO_PENALTY, stop_after
+from ravine.diagnose.treatments.fit import FREE, MORE_DROPOUT, NO_DROPOUT, NO_PENALTY, STOP_EARLY
 from ravine.diagnose.treatments.loss import BINARY, CROSS_ENTROPY, NEGATE, SQUARES
 from ravine.diagnose.treatments.model import LINEAR_HEAD
 from ravine.diagnose.treatments.steps import (
@@ -99,7 +99,12 @@ def test_what_no_expression_makes(make):
         (adam(0.01), {"optimizer": "adam(lr=0.01)"}, False),
         (NO_PENALTY, {"optimizer": "sgd(lr=0.3, momentum=0.9)"}, False),
         (times_epochs(4.0), {"epochs": 24}, False),
-        (stop_after(4, 6), {"epochs": 4}, False),
+        (STOP_EARLY, {"regularize": ["early_stopping(patience=6)"]}, False),
+        (
+            joined(NO_DROPOUT, STOP_EARLY),
+            {"regularize": ["dropout(0)", "early_stopping(patience=6)"]},
+            False,
+        ),
         (batches_of(8), {"batch_size": 8}, False),
         (CROSS_ENTROPY, {"loss": "cross_entropy"}, False),
         (BINARY, {"loss": "binary_cross_entropy"}, False),

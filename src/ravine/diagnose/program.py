@@ -85,7 +85,7 @@ class Change:
     def steps(self) -> bool:
         """Whether it changes how, or how often, a step is made."""
         own = self.optimizer or self.groups or self.batch_size
-        rates = (self.lr, self.epochs) != (1.0, 1.0)
+        rates = (self.lr, self.epochs, self.best) != (1.0, 1.0, False)
         return own is not None or rates or any(k.startswith("optimizer") for k, _ in self.written)
 
 

@@ -70,11 +70,17 @@ def _part(
 ) -> tuple[dict[str, Any], Change | None]:
     said: dict[str, Any] = {}
     own = [key for key, _ in change.written]
+    if change.best:  # as patient as the run is long: the epoch that the replay ended with
+        epochs = evidence.fresh().epochs
+        more = f"early_stopping(patience={epochs})"
+        said["regularize"] = _regularize(evidence, before.get("regularize"), more)
     if change.epochs != 1:
         said["epochs"] = evidence.fresh(Change(epochs=change.epochs)).epochs
     if change.batch_size is not None:
         said["batch_size"] = change.batch_size
-    rest = dataclasses.replace(change, epochs=1.0, batch_size=None, written=(), parts=())
+    rest = dataclasses.replace(
+        change, best=False, epochs=1.0, batch_size=None, written=(), parts=()
+    )
     if change.lr != 1 or change.optimizer or change.groups or _about("optimizer", own):
         text = _optimizer(evidence, change)
         if text is not None:

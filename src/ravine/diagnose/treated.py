@@ -202,7 +202,7 @@ def _parts(change: Change) -> set[str]:
     plain = Change()
     names = {
         name
-        for name in ("lr", "epochs", "batch_size", "task", "model", "optimizer", "groups")
+        for name in ("lr", "epochs", "best", "batch_size", "task", "model", "optimizer", "groups")
         if getattr(change, name) != getattr(plain, name)
     }
     stepping = any(key.startswith("optimizer") for key, _ in change.written)
@@ -260,7 +260,9 @@ def _form(evidence: Evidence, chosen: list[_Chosen], *, settings: bool = True) -
     if change is not None:
         # The remedy's own options stand over the configuration's, as they were tried.
         whole = and_also(whole, change)
-    return _Form(said, tuple(remedies), replace(whole, says=WHOLE))
+    # A replay stops at no patience: it ends with its best epoch, as a stopped run does.
+    best = any(one.change.best for one in chosen)
+    return _Form(said, tuple(remedies), replace(whole, says=WHOLE, best=best))
 
 
 def _worse(together: Trial, first: float) -> bool:

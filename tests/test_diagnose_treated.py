@@ -19,7 +19,7 @@ from ravine.diagnose.program import Change
 from ravine.diagnose.replay import Trace
 from ravine.diagnose.settling import Case
 from ravine.diagnose.suspicion import Suspicion
-from ravine.diagnose.treated import Remedy, Treated, _runs_away, treated
+from ravine.diagnose.treated import Remedy, Treated, _runs_away, _worse, treated
 from ravine.diagnose.treated_file import text_of
 from ravine.diagnose.treatments.model import HE, LINEAR_HEAD
 from ravine.diagnose.treatments.steps import adam, times_lr
@@ -93,6 +93,21 @@ def test_what_is_worse_together_is_left_out() -> None:
     made = treated(evidence, findings, cases, "mine.py")
     assert made is not None and [one.name for one in made.remedies] == ["lr-too-low"]
     assert made.left_out[0].startswith("INIT-SCALE bad-init, freeze it: ")
+
+
+@pytest.mark.parametrize(
+    ("measure", "reached", "expected"),
+    [
+        ("1 - accuracy", 0.12, False),  # within half of what counts as an improvement
+        ("1 - accuracy", 0.13, True),
+        ("train/loss", 0.104, False),
+        ("train/loss", 0.106, True),
+    ],
+)
+def test_together_no_worse_than_the_first_alone(
+    measure: str, reached: float, expected: bool
+) -> None:
+    assert _worse(Trial("x", (0.9,), (reached,), measure, True), 0.1) is expected
 
 
 def test_a_run_whose_loss_runs_away_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:

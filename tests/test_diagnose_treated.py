@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -251,6 +252,19 @@ def test_what_no_configuration_can_say_is_told_and_written_as_words(
     text = Path("treated.toml").read_text()
     assert tomllib.loads(text) == plain["treated"]["settings"]
     assert by_hand[0]["trial"]["remedy"] in text and "# To be made by hand" in text
+
+
+def test_an_interruption_on_the_way_to_the_file_keeps_what_was_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["ravine.diagnose.diagnose"], "treated", stop)
+    words = ("diagnose", "wine", "--budget", "0", "--apply", str(tmp_path / "x.toml"), "--json")
+    result = command(*words)
+    assert result.exit_code == 130 and json.loads(result.stdout)["interrupted"] is True
+    assert "it was interrupted before" in result.stderr and not list(tmp_path.iterdir())
 
 
 def test_apply_takes_no_selection() -> None:

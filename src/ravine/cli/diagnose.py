@@ -111,7 +111,10 @@ def add_diagnose(app: typer.Typer, *, command: type[Any]) -> None:
             if apply is not None:
                 if found.treated is not None:
                     found.apply(apply)
-                print_applied(plain["treated"], apply, error=as_json)
+                if plain["treated"] is None and plain["interrupted"]:
+                    typer.echo(f"nothing written to {apply}: it was interrupted before", err=True)
+                else:
+                    print_applied(plain["treated"], apply, error=as_json)
             if plain["interrupted"]:
                 raise typer.Exit(INTERRUPTED)
             if any(finding["severity"] != "info" for finding in plain["findings"]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from ravine.diagnose.checks import CHECKS
@@ -79,8 +78,10 @@ def diagnose(
             told.notes, base = again.notes, again.settings
         if treat and not interrupted:
             name = named(task, told.name) if again is None else again.task
-            with suppress(KeyboardInterrupt):  # what was found is not lost by it
+            try:
                 told.treated = treated(evidence, told.findings, cases, name, base)
+            except KeyboardInterrupt:  # what was found is not lost by it
+                told.interrupted = True
         told.drawings = drawings(evidence, told.findings, told.treated)
         told.seconds = time.perf_counter() - start
         evidence.program.put_back()

@@ -41,7 +41,7 @@ def test_a_python_block_runs(number, tmp_path):
 
 def test_there_are_blocks_and_commands():
     assert len(BLOCKS) == 4
-    assert len(COMMANDS) == 8
+    assert len(COMMANDS) == 9
 
 
 @pytest.mark.slow

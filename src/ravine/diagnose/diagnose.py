@@ -4,29 +4,40 @@ from __future__ import annotations
 
 import math
 import time
+from pathlib import Path
 
 from ravine.diagnose.checks import CHECKS
 from ravine.diagnose.diagnosis import Diagnosis
 from ravine.diagnose.drawings import drawings
 from ravine.diagnose.evidence import Evidence
+from ravine.diagnose.of_run import RunProgram, run_directory, run_program
 from ravine.diagnose.probes.learnable import learnable
 from ravine.diagnose.program import Program
 from ravine.diagnose.ranking import ranked
 from ravine.diagnose.settling import Case, settle
+from ravine.diagnose.treated import named, treated
 from ravine.diagnose.trials import ROOM, error_of
-from ravine.errors import RavineError, TaskError
+from ravine.errors import ArgumentTypeError, RavineError, TaskError
 from ravine.tasks.loading import TaskSource
 from ravine.training.threads import threads_for
 
 
 def diagnose(
-    task: TaskSource, *, seed: int = 0, budget: float = 60.0, treat: bool = True
+    task: TaskSource | None = None,
+    *,
+    run_dir: str | Path | None = None,
+    seed: int | None = None,
+    budget: float = 60.0,
+    treat: bool = True,
 ) -> Diagnosis:
     """Say what is wrong with a program, and prove it by replaying it with the remedy.
 
     Args:
-        task: a function of a seed that returns a `ravine.Task`, a built-in name, a file, or a Task.
-        seed: of the program.
+        task: a function of a seed that returns a `ravine.Task`, a built-in name, a file, or a Task;
+            or the directory of a run, which is then made again with the choices it was started with.
+        run_dir: the directory of a run whose task cannot be told from it: a task that was made in
+            Python, or a file of yours, which is run only if it is named. Nothing is written there.
+        seed: of the program. Default: that of the run, else 0.
         budget: seconds; replays that do not fit are left out.
         treat: whether remedies are tried; otherwise only what can be measured directly is found.
 
@@ -36,9 +47,18 @@ def diagnose(
 
     Raises:
         TaskError: the program cannot make a single step; the message says what failed.
+        RunDirectoryError: there is no run in the directory, what it wrote is damaged, or its task
+            cannot be made again.
     """
     start = time.perf_counter()
-    evidence = Evidence(Program(task, seed), start + budget)
+    again = _again(task, run_dir)
+    if again is not None:
+        task, seed = again.source, again.seed if seed is None else seed
+    if task is None:
+        raise ArgumentTypeError(
+            "there is nothing to diagnose", expected="a task, or a run directory", got="neither"
+        )
+    evidence = Evidence(Program(task, seed or 0), start + budget)
     first = evidence.fresh()
     with threads_for(first.task, first.train.size, first.device):
         _one_step(evidence)
@@ -51,9 +71,29 @@ def diagnose(
                 settle(evidence, cases, budget)
         except KeyboardInterrupt:
             interrupted = True
-        told = _told(evidence, cases, start, interrupted)
+        told = _told(evidence, cases, interrupted)
+        base = {}
+        if again is not None:
+            told.measured |= {f"{name} of the run": value for name, value in again.reached.items()}
+            told.notes, base = again.notes, again.settings
+        if treat and not interrupted:
+            name = named(task, told.name) if again is None else again.task
+            try:
+                told.treated = treated(evidence, told.findings, cases, name, base)
+            except KeyboardInterrupt:  # what was found is not lost by it
+                told.interrupted = True
+        told.drawings = drawings(evidence, told.findings, told.treated)
+        told.seconds = time.perf_counter() - start
         evidence.program.put_back()
         return told
+
+
+def _again(task: TaskSource | None, run_dir: str | Path | None) -> RunProgram | None:
+    """Return the program of a run directory, or None where none is meant."""
+    if run_dir is not None:
+        return run_program(Path(run_dir), task)
+    directory = run_directory(task)
+    return None if directory is None else run_program(directory)
 
 
 def _one_step(evidence: Evidence) -> None:
@@ -90,7 +130,7 @@ def _shape(value: object) -> str:
     return f"{tuple(shape)} {str(getattr(value, 'dtype', '')).removeprefix('torch.')}"
 
 
-def _told(evidence: Evidence, cases: list[Case], start: float, interrupted: bool) -> Diagnosis:
+def _told(evidence: Evidence, cases: list[Case], interrupted: bool) -> Diagnosis:
     findings = ranked([(case.finding, case.score) for case in cases if case.holds])
     ruled_out = tuple(filter(None, (case.refuted for case in cases)))
     run = evidence.replayed()
@@ -109,8 +149,6 @@ def _told(evidence: Evidence, cases: list[Case], start: float, interrupted: bool
         ruled_out=ruled_out,
         verdict="found" if wrong else "healthy" if _well(evidence) else "unclear",
         measured={"train loss": run.final, "train quality": run.final_quality},
-        seconds=time.perf_counter() - start,
-        drawings=drawings(evidence, findings),
         interrupted=interrupted,
     )
 

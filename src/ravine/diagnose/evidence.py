@@ -40,6 +40,11 @@ class Evidence:
         found: T = self._made[measure]
         return found
 
+    def known(self, measure: Callable[[Evidence], T]) -> T | None:
+        """Return what a probe measured, or None if it was not called."""
+        found: T | None = self._made.get(measure)
+        return found
+
     def fresh(self, change: Change = AS_IT_IS, seed: int | None = None) -> Fresh:
         """Return the program, made anew."""
         return self.program.fresh(change, seed)

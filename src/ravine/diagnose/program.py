@@ -61,6 +61,11 @@ class Change:
         model: changes the model in place, or returns another one, before the optimizer is made.
         optimizer: makes the optimizer from the weights, in the place of the program's.
         groups: changes the options of the optimizer in place, after it was made.
+        order: another order of the training data's rows for each number; 0 is the program's.
+        written: what says the same in a configuration, where that is more than the optimizer that
+            is made, the epochs and the batch size: pairs of a key of `ravine.train`, one of its
+            options after a dot, and its value; ``{lr}`` in it is the learning rate.
+        parts: the changes that were joined.
     """
 
     says: str = "nothing"
@@ -72,6 +77,16 @@ class Change:
     model: Callable[[nn.Module], nn.Module | None] | None = None
     optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None
     groups: Callable[[torch.optim.Optimizer], None] | None = None
+    order: int = 0
+    written: tuple[tuple[str, str], ...] = ()
+    parts: tuple[Change, ...] = ()
+
+    @property
+    def steps(self) -> bool:
+        """Whether it changes how, or how often, a step is made."""
+        own = self.optimizer or self.groups or self.batch_size
+        rates = (self.lr, self.epochs, self.best) != (1.0, 1.0, False)
+        return own is not None or rates or any(k.startswith("optimizer") for k, _ in self.written)
 
 
 @dataclass
@@ -143,7 +158,7 @@ class Program:
         if change.groups is not None:
             change.groups(optimizer)
         size = change.batch_size or task.batch_size or BATCH_SIZE
-        batches = training_batches(task.train, size, self.device, seed)
+        batches = training_batches(task.train, size, self.device, seed + change.order)
         valid = task.valid
         epochs = EPOCHS if task.epochs is None else task.epochs
         return Fresh(
@@ -181,4 +196,6 @@ def joined(one: Change, other: Change) -> Change:
         for name in Change.__dataclass_fields__
         if (value := getattr(other, name)) != getattr(plain, name)
     }
-    return replace(one, **{**kept, "says": says})
+    parts = (one.parts or (one,)) + (other.parts or (other,))
+    written = one.written + other.written
+    return replace(one, **{**kept, "says": says, "parts": parts, "written": written})

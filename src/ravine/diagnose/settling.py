@@ -10,8 +10,8 @@ from ravine.diagnose.probes.baseline import baseline
 from ravine.diagnose.program import Change
 from ravine.diagnose.ranking import is_sign
 from ravine.diagnose.suspicion import Suspicion
-from ravine.diagnose.treatments.steps import times_epochs, times_lr
-from ravine.diagnose.trials import ROOM, controlled, error_of, gain, trial
+from ravine.diagnose.treatments.control import control_of
+from ravine.diagnose.trials import ROOM, Measure, controlled, error_of, gain, trial
 from ravine.watch.finding import Finding, Trial
 
 SEEDS = 3
@@ -26,7 +26,6 @@ EXPLAINED = 0.8
 """A cause that was measured directly and whose remedy takes away this share explains the rest."""
 
 _CERTAIN = {"critical": 10.0, "warning": 1.0, "info": 0.0}
-_ANY = (times_lr(0.5), times_lr(2.0), times_epochs(0.5))
 
 
 @dataclass
@@ -84,9 +83,16 @@ class Case:
         if self.holds or not tried:
             return ""
         says = "; ".join(
-            f"{one.remedy}: {one.before[0]:.3g} to {one.after[0]:.3g}" for one in tried
+            f"{one.remedy}: {one.before[0]:.3g} to {one.after[0]:.3g}" + _beside(one)
+            for one in tried
         )
         return f"{self.suspicion.finding.name}: {says} ({tried[0].measure})"
+
+
+def _beside(tried: Trial) -> str:
+    if not tried.control:
+        return ""
+    return f", and to {tried.control[0]:.3g} where a change that treats nothing was made instead"
 
 
 def settle(evidence: Evidence, cases: Sequence[Case], budget: float) -> None:
@@ -150,10 +156,10 @@ def _confirm(evidence: Evidence, cases: Sequence[Case]) -> None:
             tried = _tried(evidence, one, one.remedies[best], seeds)
             if not tried.before:
                 break
-            case.confirmed = tried.helped
             if tried.helped and evidence.left > 0:
-                pool = [c for c in _pool(cases, case) if c not in one.remedies]
-                tried = controlled(evidence, tried, pool, seeds, one.measure, one.finding.name)
+                control = control_of(one.remedies[best], one.finding.name, first)
+                tried = controlled(evidence, tried, control, seeds, measure_of(tried))
+            case.confirmed = tried.helped
             case.trials[best] = tried
             # One seed had praised it; another remedy may keep what it promises.
             for more in one.remedies[len(case.trials) :] if case.best is None else ():
@@ -161,9 +167,12 @@ def _confirm(evidence: Evidence, cases: Sequence[Case]) -> None:
                     case.trials.append(_tried(evidence, one, more, seeds[:1]))
 
 
-def _pool(cases: Sequence[Case], case: Case) -> list[Change]:
-    others = [c.suspicion.remedies[: len(c.trials)] for c in cases if c is not case]
-    return [change for remedies in others for change in remedies] or list(_ANY)
+LOSSES: tuple[Measure, ...] = ("loss", "train/loss", "valid/loss")
+
+
+def measure_of(tried: Trial) -> Measure:
+    """Return by what a trial was judged in the end."""
+    return next((one for one in LOSSES if one == tried.measure), "error")
 
 
 def _many(evidence: Evidence) -> bool:

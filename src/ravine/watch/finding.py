@@ -65,8 +65,10 @@ class Trial:
         before, after: the measure over the seeds, without and with it.
         measure: what was measured, such as "train/loss"; lower is better unless it says "accuracy"
             or "R2".
-        helped: whether it is better than chance and than the control.
-        control: what a random remedy reached, with the same seeds.
+        helped: whether it is better than chance and, where there is one, clearly than the control.
+        control: what a change drawn at random that treats nothing reached, with the same seeds; ()
+            where nothing helped that had to be told from it, or no time was left.
+        control_remedy: that change.
     """
 
     remedy: str
@@ -75,6 +77,7 @@ class Trial:
     measure: str
     helped: bool
     control: tuple[float, ...] = ()
+    control_remedy: str = ""
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,15 @@ class Extremes:
     Attributes:
         lowest, highest: the eigenvalues.
         direction: the unit eigenvector of the lowest.
+        spectrum: eigenvalues and the share of all that each stands for, in rising order: those of
+            the whole matrix, or Lanczos's with the weights of its Gauss quadrature, by which a
+            random vector estimates how many there are of which size (Golub & Welsch 1969).
     """
 
     lowest: float
     highest: float
     direction: Tensor
+    spectrum: tuple[tuple[float, float], ...] = ()
 
 
 def hessian_product(
@@ -92,7 +96,8 @@ def extremes(product: Callable[[Tensor], Tensor], size: int) -> Extremes:
     if size <= DENSE:
         matrix = torch.stack([product(row) for row in torch.eye(size, dtype=torch.float64)])
         values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
-        return Extremes(float(values[0]), float(values[-1]), vectors[:, 0])
+        equal = torch.full_like(values, 1 / size)
+        return Extremes(float(values[0]), float(values[-1]), vectors[:, 0], _pairs(values, equal))
     basis, diagonal, beside = [start / start.norm()], [], []
     for _ in range(min(ITERATIONS, size)):
         following = product(basis[-1])
@@ -110,4 +115,13 @@ def extremes(product: Callable[[Tensor], Tensor], size: int) -> Extremes:
             break
         basis.append(following / beside[-1])
     direction = torch.stack(basis[: len(diagonal)]).T @ vectors[:, 0]
-    return Extremes(float(values[0]), float(values[-1]), direction / direction.norm())
+    return Extremes(
+        lowest=float(values[0]),
+        highest=float(values[-1]),
+        direction=direction / direction.norm(),
+        spectrum=_pairs(values, vectors[0].square()),
+    )
+
+
+def _pairs(values: Tensor, weights: Tensor) -> tuple[tuple[float, float], ...]:
+    return tuple(zip(values.tolist(), weights.tolist(), strict=True))

@@ -40,6 +40,7 @@ class Place:
         length: of that step.
         slope_fall: the same for a step along the first half's gradient.
         noise: the standard error of the fall over quarters of the second half.
+        spectrum: see `Extremes`.
     """
 
     step: int
@@ -53,6 +54,7 @@ class Place:
     length: float
     slope_fall: float
     noise: float
+    spectrum: tuple[tuple[float, float], ...] = ()
 
     @property
     def saddle(self) -> bool:
@@ -159,6 +161,7 @@ def _looked_at(fresh: Fresh, step: int, inputs: Tensor, targets: Tensor) -> Plac
         length=0.0 if best is None else float(best.norm()),
         slope_fall=max(walk.fall(downhill)[0], 0.0),
         noise=noise,
+        spectrum=ends.spectrum,
     )
 
 

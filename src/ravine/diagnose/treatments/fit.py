@@ -33,13 +33,16 @@ def _no_regularizers(task: Task) -> Task:
     return dataclasses.replace(task, regularize=())
 
 
-NO_DROPOUT = Change("leave the dropout out", model=_no_dropout)
+_WITHOUT = ("regularize", "dropout(0)")
+
+NO_DROPOUT = Change("leave the dropout out", model=_no_dropout, written=(_WITHOUT,))
 NO_PENALTY = Change("leave the weight decay out", groups=_no_penalty)
 FREE = Change(
     "leave dropout and weight decay out",
     model=_no_dropout,
     groups=_no_penalty,
     task=_no_regularizers,
+    written=(("regularize", "none"), _WITHOUT),
 )
 
 
@@ -47,7 +50,11 @@ def _dropped(model: nn.Module) -> None:
     insert_dropout(model, 0.3)
 
 
-MORE_DROPOUT = Change("put dropout(0.3) between the layers", model=_dropped)
+MORE_DROPOUT = Change(
+    "put dropout(0.3) between the layers",
+    model=_dropped,
+    written=(("regularize", "dropout(0.3)"),),
+)
 
 
 def _decayed(optimizer: torch.optim.Optimizer) -> None:

@@ -58,9 +58,17 @@ def _mse(task: Task) -> Task:
 
 NEGATE = Change("take the negative of the loss", task=_negated)
 RESHAPE = Change("give output and targets the same shape", task=_reshaped)
-CROSS_ENTROPY = Change("take the cross-entropy of the outputs", task=_cross_entropy)
-BINARY = Change("take the binary cross-entropy of the outputs", task=_bce)
-SQUARES = Change("take the mean squared error", task=_mse)
+CROSS_ENTROPY = Change(
+    "take the cross-entropy of the outputs",
+    task=_cross_entropy,
+    written=(("loss", "cross_entropy"),),
+)
+BINARY = Change(
+    "take the binary cross-entropy of the outputs",
+    task=_bce,
+    written=(("loss", "binary_cross_entropy"),),
+)
+SQUARES = Change("take the mean squared error", task=_mse, written=(("loss", "mse"),))
 
 
 class _ToClasses:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -75,7 +76,11 @@ def clipped(optimizer: torch.optim.Optimizer, norm: float = 1.0) -> Change:
         new.register_step_pre_hook(clip)
         return new
 
-    return Change(f"clip the norm of the gradients at {norm:g}", optimizer=made)
+    return Change(
+        f"clip the norm of the gradients at {norm:g}",
+        optimizer=made,
+        written=(("optimizer.clip_norm", f"{norm:g}"),),
+    )
 
 
 @cache
@@ -94,7 +99,13 @@ def decayed(steps: int) -> Change:
             scheduler_interval="step",
         )
 
-    return Change("lower the learning rate to 1/100 over the second half", task=change)
+    half, rate = max(1, steps // 2), 2 * math.log(100) / steps
+    falling = f"constant({{lr}}, {half}) >> exponential({{lr}}, {rate:.6g})"
+    return Change(
+        "lower the learning rate to 1/100 over the second half",
+        task=change,
+        written=(("optimizer.lr", falling),),
+    )
 
 
 def with_momentum(optimizer: torch.optim.Optimizer) -> Change:

@@ -8,9 +8,9 @@ from types import ModuleType
 from typing import Any
 
 from ravine.watch.finding import CODES, Finding, Trial
-from ravine.watch.watcher import Watch
+from ravine.watch.watcher import FindingWarning, Watch, text_of
 
-__all__ = ["CODES", "Finding", "Trial", "Watch"]
+__all__ = ["CODES", "Finding", "FindingWarning", "Trial", "Watch", "text_of"]
 
 
 class _Callable(ModuleType):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 LENGTH = 50
 """How many measurements a running median is taken over."""
+
+MOST = 2**20
+"""How many numbers of a layer's output are looked at, at most: of larger ones the first rows."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Seen:
         uncleared: whether gradients of the step before were still there; None if unknown.
         dead: by layer, the share of units that were zero for every row seen so far.
         saturated: by layer, the share of pre-activations at the bounds in this batch.
+        promised: by how much the loss would fall if the gradient told all: -(gradient . update).
     """
 
     step: int
@@ -35,6 +39,7 @@ class Seen:
     uncleared: bool | None
     dead: dict[str, float]
     saturated: dict[str, float]
+    promised: float = math.nan
 
 
 @dataclass
@@ -51,7 +56,7 @@ class Units:
 
     def add(self, output: Tensor) -> None:
         """Look at an output (rows, units) or (rows, channels, ...)."""
-        active = output.detach() > 0
+        active = first_rows(output) > 0
         if active.ndim > 2:
             # Images have their units second, sequences last; a unit is dead in either if all of it
             # is, and the second dimension of a sequence is hardly ever dead as a whole.
@@ -59,7 +64,7 @@ class Units:
         now = active.any(0)
         same = self.alive is not None and self.alive.shape == now.shape
         self.alive = self.alive | now if same and self.alive is not None else now
-        self.rows += len(output)
+        self.rows += len(active)
 
     @property
     def dead(self) -> float:
@@ -70,10 +75,20 @@ class Units:
 def saturation(inputs: Tensor, edge: float = 5.0) -> float:
     """Return the share of pre-activations of 5 and more in absolute value.
 
+    >>> import torch
     >>> saturation(torch.tensor([0.0, -6.0, 7.0, 1.0]))
     0.5
     """
-    return float((inputs.detach().abs() >= edge).double().mean())
+    far = first_rows(inputs).abs() >= edge
+    return float(far.sum()) / max(far.numel(), 1)
+
+
+def first_rows(output: Tensor) -> Tensor:
+    """Return as many rows of an output as are looked at."""
+    output = output.detach()
+    if output.ndim < 2 or output.numel() <= MOST:
+        return output
+    return output[: max(1, MOST // output[0].numel())]
 
 
 @dataclass
@@ -91,11 +106,3 @@ class Running:
         """The median, NaN where there is nothing yet."""
         ordered = sorted(self.values)
         return ordered[len(ordered) // 2] if ordered else float("nan")
-
-
-def norm_of(tensors: list[Tensor]) -> float:
-    """Return the norm over all elements of dense tensors, in their own precision."""
-    if not tensors:
-        return 0.0
-    norms = torch._foreach_norm(tensors)
-    return float(torch.linalg.vector_norm(torch.stack([n.float() for n in norms])))

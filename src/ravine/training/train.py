@@ -114,7 +114,7 @@ def train(
         tensorboard: also write event files into the folder ``tensorboard`` of the run; a resumed run
             that has the folder goes on with it. For another folder see
             `ravine.training.tensorboard.TensorBoardListener`.
-        watch: look at every 16th step (and the first three) for what is wrong, at a few percent of the
+        watch: look at every 32nd step (and the first three) for what is wrong, at a few percent of the
             time or less (`ravine.watch`, docs/watching.md). What is found is a `FindingWarning` with its
             code, an event, and in the record's ``findings``. The bits of the run are the same without.
             Of several processes the first looks, at its rows and its part of the weights.

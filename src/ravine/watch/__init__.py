@@ -7,8 +7,8 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from ravine.watch.finding import CODES, Finding, Trial
-from ravine.watch.watcher import FindingWarning, Watch, text_of
+from ravine.watch.finding import CODES, Finding, FindingWarning, Trial, text_of
+from ravine.watch.watcher import Watch
 
 __all__ = ["CODES", "Finding", "FindingWarning", "Trial", "Watch", "text_of"]
 

@@ -13,6 +13,9 @@ from ravine.watch.seen import Units, saturation
 _RELUS = (nn.ReLU, nn.ReLU6, nn.Threshold)
 _BOUNDED = (nn.Sigmoid, nn.Tanh)
 
+PROBED = 256
+"""How many numbers of the probe's gradient are compared."""
+
 
 class Layers:
     """What is measured while a batch goes through the model.
@@ -25,7 +28,8 @@ class Layers:
         units: by layer of ReLUs, which were ever above zero.
         saturated: by layer with bounds, the share of pre-activations at them in the last look.
         rows: how many rows a layer has seen.
-        arrived: the gradients that reached the probe since `attach`, added up; None for none.
+        arrived: the `beginning` of the gradients that reached the probe since `attach`, added up;
+            None for none.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -59,13 +63,13 @@ class Layers:
 
     def dead(self) -> dict[str, float]:
         """Return the share of units, by layer, that were never above zero."""
-        known = {n: u.alive for n, u in self.units.items() if u.alive is not None}
+        known = {n: u.peak for n, u in self.units.items() if u.peak is not None}
         if not known:
             return {}
         home = next(iter(known.values())).device
         # One look at a GPU for all layers.
-        counts = torch.stack([alive.sum().to(home) for alive in known.values()]).tolist()
-        return {n: 1 - k / a.numel() for (n, a), k in zip(known.items(), counts, strict=True)}
+        counts = torch.stack([(peak <= 0).sum().to(home) for peak in known.values()]).tolist()
+        return {n: k / len(p) for (n, p), k in zip(known.items(), counts, strict=True)}
 
     def see(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         """Look at what a layer just computed."""
@@ -79,8 +83,13 @@ class Layers:
             self.rows = max(self.rows, units.rows)
 
     def _arrives(self, gradient: Tensor) -> None:
-        here = gradient.detach()
+        here = beginning(gradient)
         self.arrived = here.clone() if self.arrived is None else self.arrived + here
+
+
+def beginning(gradient: Tensor) -> Tensor:
+    """Return what is looked at of the probe's gradient."""
+    return gradient.detach().flatten()[:PROBED]
 
 
 class _Look:

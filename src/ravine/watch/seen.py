@@ -6,6 +6,7 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 LENGTH = 50
@@ -47,35 +48,32 @@ class Units:
     """Which units of a layer were ever above zero.
 
     Attributes:
-        alive: by unit, whether it was.
+        peak: by unit, the largest it ever was.
         rows: how many rows were seen.
     """
 
-    alive: Tensor | None = None
+    peak: Tensor | None = None
     rows: int = 0
 
     def add(self, output: Tensor) -> None:
         """Look at an output (rows, units) or (rows, channels, ...)."""
-        active = first_rows(output) > 0
-        if active.ndim > 2:
-            # Images have their units second, sequences last; a unit is dead in either if all of it
-            # is, and the second dimension of a sequence is hardly ever dead as a whole.
-            active = active.flatten(2).any(2)
-        now = active.any(0)
-        same = self.alive is not None and self.alive.shape == now.shape
-        self.alive = self.alive | now if same and self.alive is not None else now
-        self.rows += len(active)
+        looked_at = first_rows(output)
+        # Images have their units second, sequences last; a unit is dead in either if all of it is,
+        # and the second dimension of a sequence is hardly ever dead as a whole.
+        now = looked_at.amax((0, *range(2, looked_at.ndim)))
+        same = self.peak is not None and self.peak.shape == now.shape
+        self.peak = torch.maximum(self.peak, now) if same and self.peak is not None else now
+        self.rows += len(looked_at)
 
     @property
     def dead(self) -> float:
         """The share of units that were never above zero."""
-        return 0.0 if self.alive is None else float((~self.alive).double().mean())
+        return 0.0 if self.peak is None else float((self.peak <= 0).sum()) / len(self.peak)
 
 
 def saturation(inputs: Tensor, edge: float = 5.0) -> float:
     """Return the share of pre-activations of 5 and more in absolute value.
 
-    >>> import torch
     >>> saturation(torch.tensor([0.0, -6.0, 7.0, 1.0]))
     0.5
     """

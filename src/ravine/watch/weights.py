@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,15 +37,15 @@ class Weights:
     """
 
     def __init__(self) -> None:
-        self._before: list[Tensor] = []
+        self._before: Tensor | None = None
 
     def begin(self, weights: Sequence[Tensor]) -> None:
         """Copy what is about to change."""
-        self._before = [part.clone() for part in _parts(weights)]
+        self._before = _flat([local(w.detach()) for w in weights])
 
     def forget(self) -> None:
         """Let the copy go."""
-        self._before = []
+        self._before = None
 
     @torch.no_grad()
     def end(self, weights: Sequence[Tensor], scale: float = 1.0) -> Change | None:
@@ -56,45 +55,49 @@ class Weights:
             weights: those of `begin`.
             scale: what the gradients are multiplied by.
         """
-        before, self._before = self._before, []
-        if len(before) != len(weights) or not before:
+        before, self._before = self._before, None
+        here = [local(w.detach()) for w in weights]
+        after = _flat(here)
+        if before is None or after is None or before.shape != after.shape:
             return None
-        gradients = [None if w.grad is None or w.grad.is_sparse else local(w.grad) for w in weights]
-        dense = [g for g in gradients if g is not None and g.numel()]
-        changes = list(torch._foreach_sub(_parts(weights), before))
-        products = [
-            torch.dot(g.flatten()[: c.numel()].to(c.dtype), c.flatten())
-            for g, c in zip(gradients, changes, strict=True)
-            if g is not None and c.numel()
+        change = after - before
+        gradients = [
+            torch.zeros_like(h) if w.grad is None or w.grad.is_sparse else local(w.grad)
+            for w, h in zip(weights, here, strict=True)
         ]
-        found = _norms(dense) + _norms(changes) + _norms(before) + products
-        # Together, so that a GPU is waited for once.
-        home = found[0].device
-        numbers = torch.stack([n.to(home, torch.float32) for n in found]).tolist()
-        a, b, c = len(dense), len(dense) + len(changes), len(dense) + 2 * len(changes)
-        return Change(
-            gradient_norm=math.hypot(*numbers[:a]) / scale,
-            moved=math.hypot(*numbers[a:b]),
-            size=math.hypot(*numbers[b:c]),
-            promised=-sum(numbers[c:]) / scale,
-        )
+        gradient = _flat(gradients)
+        assert gradient is not None
+        whole = gradient if len(gradient) == sum(g.numel() for g in gradients) else None
+        # Of small models every call to torch costs more than its arithmetic; a GPU is waited for once.
+        numbers: list[float] = torch.stack(
+            [
+                torch.linalg.vector_norm(gradient) if whole is not None else _norm(gradients),
+                torch.linalg.vector_norm(change),
+                torch.linalg.vector_norm(before),
+                torch.dot(gradient.to(change.dtype), change),
+            ]
+        ).tolist()
+        return Change(numbers[0] / scale, numbers[1], numbers[2], -numbers[3] / scale)
 
 
-def _parts(weights: Sequence[Tensor]) -> list[Tensor]:
-    """Return what is looked at of each weight."""
-    here = [local(w.detach()) for w in weights]
-    if sum(part.numel() for part in here) <= MOST:
-        return here
-    most = max(MOST // len(here), 1)
-    return [part.flatten()[:most] for part in here]
+def _flat(here: Sequence[Tensor]) -> Tensor | None:
+    """Return a copy of what is looked at, in one tensor."""
+    if not here:
+        return None
+    count = sum(part.numel() for part in here)
+    most = None if count <= MOST else max(MOST // len(here), 1)
+    home = here[0].device
+    flat = torch.cat([part.flatten()[:most].to(home) for part in here])
+    return flat.float() if flat.dtype in (torch.float16, torch.bfloat16) else flat
 
 
-def _norms(tensors: list[Tensor]) -> list[Tensor]:
-    """Return the norm of each; a sum of squares in half precision may be too large for it."""
-    if not tensors:
-        return []
+def _norm(tensors: list[Tensor]) -> Tensor:
+    """Return the norm over all; a sum of squares in half precision may be too large for it."""
     half = any(t.dtype == torch.float16 for t in tensors)
-    return list(torch._foreach_norm(tensors, 2, dtype=torch.float32 if half else None))
+    norms = torch._foreach_norm(tensors, 2, dtype=torch.float32 if half else None)
+    home = norms[0].device
+    norm: Tensor = torch.linalg.vector_norm(torch.stack([n.to(home, torch.float32) for n in norms]))
+    return norm
 
 
 def local(tensor: Tensor) -> Tensor:

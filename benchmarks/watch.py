@@ -2,9 +2,9 @@
 
 python benchmarks/watch.py [--save benchmarks/results/watch.json]
 
-In one process, blocks of steps with and without take turns, so that a machine that is now quick and
-now slow is so for both. Steps that are looked at and steps that are not are timed apart: their
-medians are steady after few of them, and the share of each at the default follows.
+Two models of the same weights take turns step by step in one process, one watched, so that a machine
+that is now quick and now slow is so for both. The overhead is that of the medians over the pairs:
+of the steps that are not looked at, and of those that are, each by its share at the default.
 """
 
 from __future__ import annotations
@@ -33,35 +33,25 @@ from ravine.training.threads import threads_for
 LIMIT = 60.0
 """Seconds for a row: a machine under load ends it with fewer turns."""
 
-BLOCK = inspect.signature(ravine.watch.Watch).parameters["every"].default
-"""Steps in a turn: the first of each is looked at."""
+LIMIT = 60.0
+"""Seconds for a row: a machine under load ends it with fewer pairs."""
+
+EVERY = inspect.signature(ravine.watch.Watch).parameters["every"].default
+
+MOST = {"digits": (20_000, EVERY), "text": (400, 8)}
+"""Pairs of steps, and steps between two looks: of a long step a look is timed more often."""
 
 
-class Turns:
-    """A model, its optimizer and batches, stepped by a way of making steps."""
+class Model:
+    """A model, its optimizer, and ways to make a step."""
 
     def __init__(self, name: str) -> None:
         self.task = load_task(name, 0)
         self.size = self.task.batch_size or 64
         self.loss, _ = choose_loss(self.task.loss, {})
         self.model = self.task.model
-        self.optimizer = ravine.optim.AdamW(self.model.parameters(), lr=1e-4)
-        cpu = torch.device("cpu")
-        self.batches = list(training_batches(self.task.train, self.size, cpu, 0).epoch(1))
         self.model.train()
-        self.devices = Devices.alone(self.model)
-        self.count = 0
-
-    def times(self, step: Callable[[Any, Any], object]) -> list[float]:
-        """Return the seconds of each step of a block."""
-        found = []
-        for _ in range(BLOCK):
-            inputs, targets = self.batches[self.count % len(self.batches)]
-            self.count += 1
-            start = time.perf_counter()
-            step(inputs, targets)
-            found.append(time.perf_counter() - start)
-        return found
+        self.optimizer = ravine.optim.AdamW(self.model.parameters(), lr=1e-4)
 
     def by_hand(self, inputs: Any, targets: Any) -> None:
         """Make a step as anyone's loop does."""
@@ -71,7 +61,8 @@ class Turns:
 
     def of_training(self, watch: Any) -> Callable[[Any, Any], None]:
         """Return a step as `ravine.train` makes it, watched or not."""
-        made = Step(self.model, self.loss, self.optimizer, self.devices, watch=watch)
+        devices = Devices.alone(self.model)
+        made = Step(self.model, self.loss, self.optimizer, devices, watch=watch)
         made.begin_epoch()
 
         def step(inputs: Any, targets: Any) -> None:
@@ -84,73 +75,74 @@ class Turns:
         return step
 
 
-def measure(name: str, rounds: int) -> list[dict[str, Any]]:
-    turns = Turns(name)
-    with threads_for(turns.task, turns.size, torch.device("cpu")):
-        turns.times(turns.by_hand)
-        return [in_training(turns, rounds), in_a_loop(turns, rounds)]
+def measure(name: str) -> list[dict[str, Any]]:
+    plain, watched = Model(name), Model(name)
+    cpu = torch.device("cpu")
+    batches = list(training_batches(plain.task.train, plain.size, cpu, 0).epoch(1))
+    pairs, every = MOST[name]
+    rows = []
+    with threads_for(plain.task, plain.size, cpu):
+        watch = ravine.watch.Watch(watched.model, watched.optimizer, every=every, warn=False)
+        watch.begin()
+        steps = plain.of_training(None), watched.of_training(watch)
+        rows.append(row(name, "ravine.train", times(*steps, batches, pairs), every))
+        with ravine.watch.Watch(watched.model, watched.optimizer, every=every, warn=False):
+            found = times(plain.by_hand, watched.by_hand, batches, pairs)
+            rows.append(row(name, "a loop of one's own", found, every))
+    return rows
 
 
-def in_training(turns: Turns, rounds: int) -> dict[str, Any]:
-    """Time `ravine.train`'s own steps."""
-    watch = ravine.watch.Watch(turns.model, turns.optimizer, warn=False)
-    watch.begin(turns.count)
-    ways = {"plain": turns.of_training(None), "watched": turns.of_training(watch)}
-    turns.times(ways["watched"])  # its first three steps are looked at: a run pays that once
-    times: dict[str, list[list[float]]] = {way: [] for way in ways}
+def times(plain: Any, watched: Any, batches: list[Any], pairs: int) -> list[tuple[float, float]]:
+    """Return the seconds of a step without and one with, pair by pair."""
+    found = []
     end = time.monotonic() + LIMIT
-    for _ in range(rounds):
-        for way, step in ways.items():
-            times[way].append(turns.times(step))
+    for count in range(pairs):
+        inputs, targets = batches[count % len(batches)]
+        start = time.perf_counter()
+        plain(inputs, targets)
+        middle = time.perf_counter()
+        watched(inputs, targets)
+        found.append((middle - start, time.perf_counter() - middle))
         if time.monotonic() > end:
             break
-    return row(turns, "ravine.train", times)
+    return found
 
 
-def in_a_loop(turns: Turns, rounds: int) -> dict[str, Any]:
-    """Time a loop of anyone's inside of ``with ravine.watch(...)``."""
-    times: dict[str, list[list[float]]] = {"plain": [], "watched": []}
-    end = time.monotonic() + LIMIT
-    for _ in range(rounds):
-        times["plain"].append(turns.times(turns.by_hand))
-        with ravine.watch.Watch(turns.model, turns.optimizer, warn=False):
-            turns.times(turns.by_hand)
-            times["watched"].append(turns.times(turns.by_hand))
-        if time.monotonic() > end:
-            break
-    return row(turns, "a loop of one's own", times)
-
-
-def row(turns: Turns, loop: str, times: dict[str, list[list[float]]]) -> dict[str, Any]:
-    plain = statistics.median(t for block in times["plain"] for t in block)
-    # Of a block one step is looked at: the first, as the count of steps is a multiple of it then.
-    looked = statistics.median(block[0] for block in times["watched"])
-    between = statistics.median(t for block in times["watched"] for t in block[1:])
-    mean = (looked + (BLOCK - 1) * between) / BLOCK
+def row(name: str, loop: str, found: list[tuple[float, float]], every: int) -> dict[str, Any]:
+    plain = statistics.median(p for p, _ in found[3:])
+    more = {k: w - p for k, (p, w) in enumerate(found) if k >= 3}  # a run pays the first three once
+    # A loop of one's own makes ready at the end of the step before.
+    around = {0, every - 1} if loop != "ravine.train" else {0}
+    between = statistics.median(v for k, v in more.items() if k % every not in around)
+    looks = [
+        sum(more[k + a - (every if a else 0)] for a in around)
+        for k in range(every, len(found), every)
+    ]
+    looked = statistics.median(looks)
+    mean = (looked + (EVERY - len(around)) * between) / EVERY
     return {
-        "task": turns.task.name,
+        "task": name,
         "loop": loop,
-        "every": BLOCK,
-        "turns": len(times["plain"]),
+        "every": EVERY,
+        "pairs": len(found),
         "plain_us": round(1e6 * plain, 2),
-        "between_us": round(1e6 * between, 2),
-        "looked_at_us": round(1e6 * looked, 2),
-        "overhead": round(mean / plain - 1, 5),
+        "more_between_us": round(1e6 * between, 2),
+        "more_for_a_look_us": round(1e6 * looked, 2),
+        "overhead": round(mean / plain, 5),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--save", type=Path)
-    parser.add_argument("--rounds", type=int, default=40)
     given = parser.parse_args()
     load = os.getloadavg()[0]
     rows = []
-    for name, rounds in (("digits", given.rounds), ("text", max(given.rounds // 20, 2))):
-        for one in measure(name, rounds):
+    for name in MOST:
+        for one in measure(name):
             rows.append(one)
-            print(f"{one['task']:8} {one['loop']:20} {one['plain_us']:10.1f} us a step, looked at "
-                  f"{one['looked_at_us']:10.1f}, between {one['between_us']:10.1f}: "
+            print(f"{one['task']:8} {one['loop']:20} {one['plain_us']:10.1f} us a step, more for a look "
+                  f"{one['more_for_a_look_us']:8.1f}, between {one['more_between_us']:8.1f}: "
                   f"{one['overhead']:+.2%}", flush=True)  # fmt: skip
     if given.save:
         about = {**environment(), "load before": round(load, 2)}

@@ -96,6 +96,7 @@ class Watch:
         self._step = 0
         self._said: set[tuple[str, str]] = set()
         self._handles: list[Any] = []
+        self._next: list[Any] = []
         self._layers = Layers(model)
         self._weights = Weights()
         self._looking = False
@@ -110,10 +111,8 @@ class Watch:
 
     def __enter__(self) -> Watch:
         self.begin()
-        first, last = self._optimizers[0], self._optimizers[-1]
-        self._handles.append(first.register_step_pre_hook(self._steps))
-        self._handles.append(last.register_step_post_hook(self._stepped))
-        self.look()
+        self._handles.append(self._optimizers[-1].register_step_post_hook(self._stepped))
+        self._look_at_next()
         return self
 
     def __exit__(
@@ -122,9 +121,10 @@ class Watch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for handle in self._handles:
+        for handle in [*self._handles, *self._next]:
             handle.remove()
         self._handles.clear()
+        self._next.clear()
         self.look_away()
 
     def observe(self, loss: float | Tensor) -> None:
@@ -216,20 +216,24 @@ class Watch:
         if self.history:
             self._tell(self._judge.judge_end(self.history[-1], loss))
 
-    # ------------------------------------------------------------------------------------------
+    def _look_at_next(self) -> None:
+        """Look at the step that comes next, if it is due: at others only the counting costs."""
+        if self.due:
+            self._next.append(self._optimizers[0].register_step_pre_hook(self._steps))
+            self.look()
 
     def _steps(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         self.before_update()
 
     def _stepped(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        # A scaler hands both to optimizers that take the scale out, or leave the step out, themselves.
-        scale, left_out = (getattr(optimizer, n, None) for n in ("grad_scale", "found_inf"))
-        self.after_update(
-            1.0 if scale is None or not self._looking else float(scale),
-            left_out=self._looking and left_out is not None and bool(left_out),
-        )
-        if self.due:
-            self.look()
+        scale, left_out = 1.0, False
+        if self._looking:
+            # A scaler hands both to optimizers that take the scale out, or leave the step out.
+            left_out = bool(getattr(optimizer, "found_inf", None) or False)
+            scale = float(getattr(optimizer, "grad_scale", None) or 1.0)
+            self._next.pop().remove()
+        self.after_update(scale, left_out=left_out)
+        self._look_at_next()
 
     def _held(self) -> list[nn.Parameter]:
         return [p for o in self._optimizers for g in o.param_groups for p in g["params"]]

@@ -19,6 +19,9 @@ AGAIN = 3
 SURE = 10
 """How many measurements a median needs."""
 
+ARRIVED = 0.01
+"""Of the longest gradient: below that, weights may stay where they are because they are there."""
+
 EXPLODED = 1e3
 """Times its running median: a gradient this long, in several watched steps, is no rare batch."""
 
@@ -43,6 +46,7 @@ class Judge:
     _norms: Running = field(default_factory=Running)
     _streaks: dict[str, int] = field(default_factory=dict)
     _first_loss: float = math.nan
+    _longest: float = 0.0
     _too_far: tuple[Seen, float] | None = None
 
     def judge(self, seen: Seen, rows: int) -> Iterator[Finding]:
@@ -75,7 +79,10 @@ class Judge:
             )
         else:
             self._norms.add(seen.gradient_norm)
-        if self._lasting("nothing", not seen.moved and seen.gradient_norm > 0):
+        self._longest = max(self._longest, seen.gradient_norm)
+        # A run that has arrived does not move either, but its gradient is short.
+        steep = seen.gradient_norm > ARRIVED * self._longest
+        if self._lasting("nothing", not seen.moved and steep):
             yield Finding(
                 "step-has-no-effect",
                 "critical",
@@ -144,7 +151,8 @@ class Judge:
             "medium",
             f"at step {far.step} the gradient promised a fall of {far.promised:.3g} for the step "
             f"that was made, of a loss of {before:.3g}; it is {loss:.3g} later, and was "
-            f"{self._first_loss:.3g} at first",
+            f"{self._first_loss:.3g} at first: lr is too high, or the data or the weights are too "
+            "large for it",
             steps=(far.step, max(seen.step, far.step)),
             evidence={
                 "loss": before,

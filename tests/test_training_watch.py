@@ -103,7 +103,9 @@ def test_a_learning_rate_of_100_is_told(task: str, optimizer: str) -> None:
 @pytest.mark.parametrize("task", [name for name in TASKS if name in ("wine", "diabetes")])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_built_in_task_has_no_finding(task: str, seed: int) -> None:
-    assert ravine.train(task, seed=seed).findings == []
+    record = ravine.train(task, seed=seed)
+    assert record.findings == []
+    assert record.to_json()["findings"] == []
 
 
 @pytest.mark.slow
@@ -127,6 +129,9 @@ def test_a_finding_is_an_event_a_warning_a_line_and_stays_in_the_record(tmp_path
     assert (saved[0]["code"], saved[0]["steps"]) == ("LR-HIGH", [1, 2])
     line = json.loads((tmp_path / "findings.jsonl").read_text(encoding="utf-8"))
     assert line == saved[0]
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "What the watch found" in page
+    assert "<dt>LR-HIGH</dt><dd>lr-too-high: at step 1" in page
 
 
 @pytest.mark.parametrize("policy", ["stop", "rollback", "skip"])
@@ -207,6 +212,7 @@ def test_the_command_shows_it_and_can_leave_it_out(
     shown = command(*arguments)
     assert "critical: LR-HIGH lr-too-high: at step 1" in shown.stdout
     assert "(ravine explain LR-HIGH)" in shown.stdout
+    assert "watch found LR-HIGH; read on: ravine explain LR-HIGH" in shown.stdout
     assert "FindingWarning" not in shown.stdout + shown.stderr
     assert "LR-HIGH" not in command(*arguments, "--no-watch").stdout
 

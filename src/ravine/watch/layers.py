@@ -26,7 +26,6 @@ class Layers:
 
     Attributes:
         units: by layer of ReLUs, which were ever above zero.
-        saturated: by layer with bounds, the share of pre-activations at them in the last look.
         rows: how many rows a layer has seen.
         arrived: the `beginning` of the gradients that reached the probe since `attach`, added up;
             None for none.
@@ -34,7 +33,7 @@ class Layers:
 
     def __init__(self, model: nn.Module) -> None:
         self.units: dict[str, Units] = {}
-        self.saturated: dict[str, float] = {}
+        self._saturated: dict[str, Tensor] = {}
         self.rows = 0
         self.arrived: Tensor | None = None
         compiled = any(
@@ -49,7 +48,7 @@ class Layers:
         """Look at the batches from here on; at the gradient of one weight too."""
         self.detach()
         self.arrived = None
-        self.saturated.clear()
+        self._saturated.clear()
         for name, module in self._named:
             self._handles.append(module.register_forward_hook(_Look(self, name)))
         if probe is not None and self._probed:
@@ -64,19 +63,19 @@ class Layers:
     def dead(self) -> dict[str, float]:
         """Return the share of units, by layer, that were never above zero."""
         known = {n: u.peak for n, u in self.units.items() if u.peak is not None}
-        if not known:
-            return {}
-        home = next(iter(known.values())).device
-        # One look at a GPU for all layers.
-        counts = torch.stack([(peak <= 0).sum().to(home) for peak in known.values()]).tolist()
+        counts = _numbers([(peak <= 0).sum() for peak in known.values()])
         return {n: k / len(p) for (n, p), k in zip(known.items(), counts, strict=True)}
+
+    def saturated(self) -> dict[str, float]:
+        """Return the share of pre-activations at the bounds, by layer, in this look."""
+        return dict(zip(self._saturated, _numbers(list(self._saturated.values())), strict=True))
 
     def see(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         """Look at what a layer just computed."""
         if not (module.training and isinstance(output, Tensor) and output.ndim >= 2):
             return
         if isinstance(module, _BOUNDED):
-            self.saturated[name] = saturation(inputs[0])
+            self._saturated[name] = saturation(inputs[0])
         else:
             units = self.units.setdefault(name, Units())
             units.add(output)
@@ -90,6 +89,14 @@ class Layers:
 def beginning(gradient: Tensor) -> Tensor:
     """Return what is looked at of the probe's gradient."""
     return gradient.detach().flatten()[:PROBED]
+
+
+def _numbers(found: list[Tensor]) -> list[float]:
+    """Return numbers of all layers with one look at a GPU."""
+    if not found:
+        return []
+    numbers: list[float] = torch.stack([one.to(found[0].device) for one in found]).tolist()
+    return numbers
 
 
 class _Look:

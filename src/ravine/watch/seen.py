@@ -71,14 +71,14 @@ class Units:
         return 0.0 if self.peak is None else float((self.peak <= 0).sum()) / len(self.peak)
 
 
-def saturation(inputs: Tensor, edge: float = 5.0) -> float:
-    """Return the share of pre-activations of 5 and more in absolute value.
+def saturation(inputs: Tensor, edge: float = 5.0) -> Tensor:
+    """Return the share of pre-activations of 5 and more in absolute value, where they are.
 
     >>> saturation(torch.tensor([0.0, -6.0, 7.0, 1.0]))
-    0.5
+    tensor(0.5000)
     """
     far = first_rows(inputs).abs() >= edge
-    return float(far.sum()) / max(far.numel(), 1)
+    return far.sum() / max(far.numel(), 1)
 
 
 def first_rows(output: Tensor) -> Tensor:

@@ -202,7 +202,7 @@ class Watch:
                 moved=change.moved != 0,
                 uncleared=self._uncleared,
                 dead=self._layers.dead(),
-                saturated=dict(self._layers.saturated),
+                saturated=self._layers.saturated(),
                 promised=change.promised,
             )
             self._keep(seen)

@@ -53,7 +53,7 @@ def test_the_record_is_plain_json_of_the_agreed_shape() -> None:
     assert data == record.to_json()
     assert set(data) == {
         "kind", "name", "ravine", "status", "message",
-        "config", "environment", "facts", "metrics", "history",
+        "config", "environment", "facts", "metrics", "findings", "history",
     }  # fmt: skip
     assert (data["kind"], data["name"], data["status"], data["message"]) == (
         "train", "points", "completed", "",

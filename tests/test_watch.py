@@ -15,8 +15,9 @@ from training_cases import points
 
 import ravine
 from ravine.errors import ArgumentError, ArgumentTypeError
+from ravine.watch.finding import FindingWarning
 from ravine.watch.seen import Units
-from ravine.watch.watcher import FindingWarning, Watch
+from ravine.watch.watcher import Watch
 
 Loop = Callable[[nn.Module, torch.optim.Optimizer], None]
 

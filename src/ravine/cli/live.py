@@ -16,7 +16,15 @@ from rich.text import Text
 from ravine.cli.display import clock_time, describe_run, row_words
 from ravine.cli.outlet import Outlet
 from ravine.report.words import number
-from ravine.training.events import EpochDone, Event, Recovered, RunEnded, RunStarted, StepDone
+from ravine.training.events import (
+    EpochDone,
+    Event,
+    Found,
+    Recovered,
+    RunEnded,
+    RunStarted,
+    StepDone,
+)
 from ravine.training.pace import Pace
 
 __all__ = ["LiveDisplay", "LiveLines", "sparkline"]
@@ -100,7 +108,7 @@ class LiveLines:
         elif isinstance(event, Recovered):
             self._done = dataclasses.replace(self._done, step=event.step, epoch=event.epoch + 1)
             self._epoch = event.epoch
-        else:
+        elif isinstance(event, RunEnded):
             self._spent = self._now - self._started
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -207,6 +215,9 @@ class LiveDisplay:
             self._live.start()
         elif isinstance(event, Recovered):
             self._console.print(Text(f"  note: {event.text}"), soft_wrap=True)
+        elif isinstance(event, Found):
+            text = f"  {event.finding.severity}: {event.text}"
+            self._console.print(Text(text, "yellow"), soft_wrap=True)
         self._lines.update(event)
         if isinstance(event, RunEnded):
             self._live.refresh()

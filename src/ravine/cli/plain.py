@@ -9,7 +9,15 @@ from typing import Any, Self
 from ravine.cli.display import clock_time, describe_run, row_words
 from ravine.cli.outlet import Outlet
 from ravine.report.words import number
-from ravine.training.events import EpochDone, Event, Recovered, RunEnded, RunStarted, StepDone
+from ravine.training.events import (
+    EpochDone,
+    Event,
+    Found,
+    Recovered,
+    RunEnded,
+    RunStarted,
+    StepDone,
+)
 
 __all__ = ["PlainDisplay"]
 
@@ -60,6 +68,8 @@ class PlainDisplay:
             self._epoch(event.row)
         elif isinstance(event, Recovered):
             self._write([f"  note: {event.text}"])
+        elif isinstance(event, Found):
+            self._write([f"  {event.finding.severity}: {event.text}"])
         elif isinstance(event, RunEnded) and self._held is not None:
             self._write([self._epoch_line(self._held, None)], wait=True)
 

@@ -51,6 +51,10 @@ def print_results(record: Mapping[str, Any], run_dir: object, stream: IO[str]) -
         console.print(table)
     for title, value in arranged["other"]:
         console.print(Text(f"  {title} {value}\n"), soft_wrap=True)
+    codes = list(dict.fromkeys(str(one["code"]) for one in record.get("findings") or []))
+    if codes:
+        more = f"ravine explain {codes[0]}"
+        console.print(Text(f"watch found {', '.join(codes)}; read on: {more}"), soft_wrap=True)
     if run_dir is not None:
         console.print(Text(f"run   {run_dir}"), soft_wrap=True)
         page = Path(str(run_dir)) / "report.html"

@@ -6,6 +6,7 @@ import contextlib
 import re
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -62,6 +63,7 @@ def run_training(
     from ravine.cli.outlet import Outlet
     from ravine.cli.results import print_results
     from ravine.training.events import Event, RunEnded
+    from ravine.watch import FindingWarning
 
     outlet = Outlet(sys.stderr if as_json else sys.stdout)
     ended: list[Any] = []
@@ -74,7 +76,8 @@ def run_training(
     printed = contextlib.redirect_stdout(cast("IO[str]", outlet))
     try:
         with _where(task, run_dir, resume) as where, printed:
-            with choose_display(outlet) as display:
+            with choose_display(outlet) as display, warnings.catch_warnings():
+                warnings.simplefilter("ignore", FindingWarning)  # the display has the event
                 record = train(task, listeners=[remember, display], **where, **options)
             ended[:] = ended or [record]
     finally:

@@ -167,6 +167,12 @@ def add_train(app: typer.Typer, *, command: type[Any], train: Train | None = Non
             bool,
             typer.Option("--tensorboard", help="Write event files to DIR/tensorboard as well."),
         ] = False,
+        watch: Annotated[
+            bool,
+            typer.Option(
+                "--watch/--no-watch", help="Look at some of the steps for what is wrong with them."
+            ),
+        ] = True,
         config: Annotated[
             Path | None,
             typer.Option(

@@ -73,6 +73,11 @@ def render_report(record: Mapping[str, Any]) -> str:
         tone=_TONES.get(str(record.get("status")), "warn"),
         message=str(record.get("message") or ""),
         headline=headline(metrics),
+        findings=[
+            [str(one.get(key, "")) for key in ("code", "name", "says")]
+            for one in record.get("findings") or []
+            if isinstance(one, Mapping)
+        ],
         tiles=tiles(facts, history, best),
         best=best,
         best_epoch=epoch_number(best.epoch) if best else "",

@@ -17,7 +17,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["EpochDone", "Event", "Listener", "Recovered", "RunEnded", "RunStarted", "StepDone"]
+__all__ = [
+    "EpochDone",
+    "Event",
+    "Found",
+    "Listener",
+    "Recovered",
+    "RunEnded",
+    "RunStarted",
+    "StepDone",
+]
 
 
 @dataclass(frozen=True)
@@ -93,6 +102,19 @@ class Recovered:
 
 
 @dataclass(frozen=True)
+class Found:
+    """The watch found something; the run goes on.
+
+    ``step`` is how many were made, ``finding`` a `ravine.watch.Finding`, and ``text`` what the user
+    should read of it: its code, what was measured, and where to read on.
+    """
+
+    step: int
+    finding: Any
+    text: str
+
+
+@dataclass(frozen=True)
 class RunEnded:
     """The run is over, for whatever reason; ``record`` is what ``ravine.train`` returns.
 
@@ -103,5 +125,5 @@ class RunEnded:
     record: Any  # ravine.training.record.Record, which would import this file
 
 
-Event = RunStarted | StepDone | EpochDone | Recovered | RunEnded
+Event = RunStarted | StepDone | EpochDone | Recovered | Found | RunEnded
 Listener = Callable[[Event], object]

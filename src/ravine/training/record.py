@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from ravine.report import write_report
 from ravine.training.lines import read_steps
+from ravine.watch import Finding
 
 if TYPE_CHECKING:
     import pandas
@@ -44,6 +45,7 @@ class Record:
         config: what was asked for, resolved; the choices as expressions.
         environment: versions and hardware.
         facts: sizes, speed, and how the weights were stepped.
+        findings: what the watch found, in order, see `ravine.watch.Finding`.
         run_dir: where the run was written, or None.
     """
 
@@ -56,6 +58,7 @@ class Record:
     history: History = field(default_factory=History)
     status: str = "completed"
     message: str = ""
+    findings: list[Finding] = field(default_factory=list)
     run_dir: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -72,6 +75,7 @@ class Record:
             "environment": self.environment,
             "facts": self.facts,
             "metrics": self.metrics,
+            "findings": [{"code": f.code, **asdict(f)} for f in self.findings],
             "history": list(self.history),
         }
 

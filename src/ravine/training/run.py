@@ -34,6 +34,7 @@ from ravine.training.settling import settle
 from ravine.training.signals import Signals
 from ravine.training.state import check_form, load_state
 from ravine.training.telling import facts_of, noted, started
+from ravine.training.watching import Watching
 
 
 @dataclass
@@ -43,6 +44,7 @@ class Run:
     Attributes:
         directory: where this process writes the run; None for no place, or for another process.
         kept: whether one of the processes writes it.
+        watch: whether some of the steps are looked at; the first process does.
     """
 
     choices: Choices
@@ -55,6 +57,7 @@ class Run:
     new_lr: bool = False
     hooks: Hooks = field(default_factory=Hooks)
     team: Team = field(default_factory=Team)
+    watch: bool = True
 
     def __post_init__(self) -> None:
         self.signals = Signals(self.team.agreement())
@@ -213,11 +216,14 @@ class Run:
     def _epochs(self, loop: Loop, record: Record, keeper: Keeper, recovery: Recovery) -> None:
         stopped = loop.stopper is not None and loop.stopper.stopped
         recovery.begin(new_lr=self.new_lr)
+        watching = Watching(self._emit, record.run_dir, on=self.watch and self.team.leads)
+        watching.begin(loop, record.findings)
         while loop.epoch < self.choices.epochs and not stopped:
             try:
                 row, stopped = loop.run_epoch()
             except NonFiniteError as error:
-                recovery.recover(error)
+                with watching.paused(error):
+                    recovery.recover(error)
                 continue
             record.history.append(row)
             try:
@@ -231,7 +237,8 @@ class Run:
                 recovery.after_epoch()
                 keeper.after_epoch()
             except NonFiniteError as error:
-                recovery.recover(error)
+                with watching.paused(error):
+                    recovery.recover(error)
             self.signals.check()
         if stopped:
             record.status, record.message = "stopped early", self.hooks.reason or ""

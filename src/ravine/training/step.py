@@ -13,6 +13,7 @@ from ravine.errors import ArgumentError, ArgumentTypeError, ShapeError
 from ravine.optim import Optimizer
 from ravine.regularize import Part
 from ravine.training.devices import Devices
+from ravine.watch import Watch
 
 
 @dataclass
@@ -24,6 +25,7 @@ class Step:
             with a ``zero_grad`` of its own decides what becomes of the last gradient.
         devices: how that is computed.
         ascending: what moves the weights to where the gradient is taken that counts, or None.
+        watch: looks at some of the steps and changes none, or None.
     """
 
     model: nn.Module
@@ -31,6 +33,7 @@ class Step:
     optimizer: torch.optim.Optimizer
     devices: Devices
     ascending: Part | None = None
+    watch: Watch | None = None
     _weights: list[nn.Parameter] = field(default_factory=list)
     _checked: bool = False
 
@@ -45,10 +48,15 @@ class Step:
 
     def gradient(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a batch; every weight's ``grad`` is its gradient then."""
+        watch = self.watch
+        if watch is not None and watch.due:
+            watch.look()
         loss = self._backward(inputs, targets)
         if self.ascending is not None:
             with self.ascending.second_gradient(self._weights):
                 self._backward(inputs, targets)
+        if watch is not None:
+            watch.leave_layers()
         return loss
 
     def _backward(self, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -66,7 +74,14 @@ class Step:
 
     def update(self) -> None:
         """Let the optimizer take its step."""
-        self.devices.precision.step(self.optimizer)
+        precision = self.devices.precision
+        if self.watch is None:
+            precision.step(self.optimizer)
+            return
+        self.watch.before_update()
+        before = precision.skipped
+        precision.step(self.optimizer)
+        self.watch.after_update(precision.scale, left_out=precision.skipped > before)
 
     def gradient_norm(self) -> float:
         """Return the norm of the gradient over all weights."""

@@ -47,6 +47,7 @@ def train(
     keep_checkpoints: int = 2,
     nonfinite: Nonfinite | None = None,
     tensorboard: bool = False,
+    watch: bool = True,
     listeners: Sequence[Listener] = (),
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
@@ -113,6 +114,10 @@ def train(
         tensorboard: also write event files into the folder ``tensorboard`` of the run; a resumed run
             that has the folder goes on with it. For another folder see
             `ravine.training.tensorboard.TensorBoardListener`.
+        watch: look at every 32nd step (and the first three) for what is wrong, at a few percent of the
+            time or less (`ravine.watch`, docs/watching.md). What is found is a `FindingWarning` with its
+            code, an event, and in the record's ``findings``. The bits of the run are the same without.
+            Of several processes the first looks, at its rows and its part of the weights.
         listeners: called with the events of `ravine.training.events`.
         on_step: your own function, called as ``on_step(state)`` after every step, see
             `ravine.training.hooks.StepState`: step, epoch, loss, model, optimizer, inputs, targets.
@@ -207,6 +212,7 @@ def train(
             new_lr=new_lr,
             hooks=hooks,
             team=team,
+            watch=watch,
         )
         with seeded(seed), threads_for(choices.task, choices.batch_size, where):
             return run.execute()

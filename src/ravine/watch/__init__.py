@@ -7,10 +7,10 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from ravine.watch.finding import CODES, Finding, Trial
+from ravine.watch.finding import CODES, Finding, FindingWarning, Trial, text_of
 from ravine.watch.watcher import Watch
 
-__all__ = ["CODES", "Finding", "Trial", "Watch"]
+__all__ = ["CODES", "Finding", "FindingWarning", "Trial", "Watch", "text_of"]
 
 
 class _Callable(ModuleType):

@@ -121,3 +121,12 @@ class Finding:
     def rank(self) -> int:
         """0 for critical, 1 for a warning, 2 for information."""
         return _ORDER[self.severity]
+
+
+class FindingWarning(UserWarning):
+    """A watch found something; the message begins with the finding's code."""
+
+
+def text_of(finding: Finding) -> str:
+    """Return a finding as a line, with where to read on."""
+    return f"{finding.code} {finding.name}: {finding.says} (ravine explain {finding.code})"

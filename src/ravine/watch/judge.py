@@ -1,11 +1,12 @@
 """From measurements to findings, without a replay: only what the measurements prove, or nearly so.
 
 Everything that also happens in healthy runs is left to `ravine.diagnose`, whose replays can tell:
-a high learning rate, small gradients, large inputs, a rising validation loss.
+a learning rate that is a little high, small gradients, large inputs, a rising validation loss.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -18,8 +19,18 @@ AGAIN = 3
 SURE = 10
 """How many measurements a median needs."""
 
+ARRIVED = 0.01
+"""Of the longest gradient: below that, weights may stay where they are because they are there."""
+
 EXPLODED = 1e3
 """Times its running median: a gradient this long, in several watched steps, is no rare batch."""
+
+TOO_FAR = 4.0
+"""Times the loss: a step that promises a fall of r times a loss that is never below 0 ends, if the
+loss is a parabola along it, at (1 - r/2)^2 times that loss or higher: above where it began from 4 on."""
+
+RISEN = 2.0
+"""Times the loss of the first step, and of the step that went too far: then it did rise."""
 
 DEAD, SATURATED = 0.7, 0.9
 """Shares of a layer."""
@@ -34,6 +45,9 @@ class Judge:
 
     _norms: Running = field(default_factory=Running)
     _streaks: dict[str, int] = field(default_factory=dict)
+    _first_loss: float = math.nan
+    _longest: float = 0.0
+    _too_far: tuple[Seen, float] | None = None
 
     def judge(self, seen: Seen, rows: int) -> Iterator[Finding]:
         """Yield the findings that a watched step proves.
@@ -65,7 +79,10 @@ class Judge:
             )
         else:
             self._norms.add(seen.gradient_norm)
-        if self._lasting("nothing", not seen.moved and seen.gradient_norm > 0):
+        self._longest = max(self._longest, seen.gradient_norm)
+        # A run that has arrived does not move either, but its gradient is short.
+        steep = seen.gradient_norm > ARRIVED * self._longest
+        if self._lasting("nothing", not seen.moved and steep):
             yield Finding(
                 "step-has-no-effect",
                 "critical",
@@ -105,6 +122,46 @@ class Judge:
                     steps=at,
                     evidence={"share": share},
                 )
+
+    def judge_loss(self, seen: Seen, loss: float) -> Iterator[Finding]:
+        """Yield what the loss of a watched step adds to what was measured in it.
+
+        Args:
+            seen: the step.
+            loss: that of its batch, before the step.
+        """
+        yield from self.judge_end(seen, loss)
+        if math.isnan(self._first_loss):
+            self._first_loss = loss
+        if loss > 0 and math.isfinite(loss) and seen.promised > TOO_FAR * loss:
+            self._too_far = seen, loss
+        else:
+            self._too_far = None
+
+    def judge_end(self, seen: Seen, loss: float) -> Iterator[Finding]:
+        """Yield what a loss says of the last watched step before it, which may have gone too far."""
+        if self._too_far is None:
+            return
+        far, before = self._too_far
+        if loss <= RISEN * max(before, self._first_loss):
+            return
+        yield Finding(
+            "lr-too-high",
+            "critical",
+            "medium",
+            f"at step {far.step} the gradient promised a fall of {far.promised:.3g} for the step "
+            f"that was made, of a loss of {before:.3g}; it is {loss:.3g} later, and was "
+            f"{self._first_loss:.3g} at first: lr is too high, or the data or the weights are too "
+            "large for it",
+            steps=(far.step, max(seen.step, far.step)),
+            evidence={
+                "loss": before,
+                "promised fall": far.promised,
+                "update/weight": far.update_ratio,
+                "loss after": loss,
+                "loss at first": self._first_loss,
+            },
+        )
 
     def _exploded(self, seen: Seen) -> bool:
         if len(self._norms.values) < SURE or not self._norms.median > 0:

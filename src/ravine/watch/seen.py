@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -10,6 +11,9 @@ from torch import Tensor
 
 LENGTH = 50
 """How many measurements a running median is taken over."""
+
+MOST = 2**20
+"""How many numbers of a layer's output are looked at, at most: of larger ones the first rows."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Seen:
         uncleared: whether gradients of the step before were still there; None if unknown.
         dead: by layer, the share of units that were zero for every row seen so far.
         saturated: by layer, the share of pre-activations at the bounds in this batch.
+        promised: by how much the loss would fall if the gradient told all: -(gradient . update).
     """
 
     step: int
@@ -35,6 +40,7 @@ class Seen:
     uncleared: bool | None
     dead: dict[str, float]
     saturated: dict[str, float]
+    promised: float = math.nan
 
 
 @dataclass
@@ -42,38 +48,45 @@ class Units:
     """Which units of a layer were ever above zero.
 
     Attributes:
-        alive: by unit, whether it was.
+        peak: by unit, the largest it ever was.
         rows: how many rows were seen.
     """
 
-    alive: Tensor | None = None
+    peak: Tensor | None = None
     rows: int = 0
 
     def add(self, output: Tensor) -> None:
         """Look at an output (rows, units) or (rows, channels, ...)."""
-        active = output.detach() > 0
-        if active.ndim > 2:
-            # Images have their units second, sequences last; a unit is dead in either if all of it
-            # is, and the second dimension of a sequence is hardly ever dead as a whole.
-            active = active.flatten(2).any(2)
-        now = active.any(0)
-        same = self.alive is not None and self.alive.shape == now.shape
-        self.alive = self.alive | now if same and self.alive is not None else now
-        self.rows += len(output)
+        looked_at = first_rows(output)
+        # Images have their units second, sequences last; a unit is dead in either if all of it is,
+        # and the second dimension of a sequence is hardly ever dead as a whole.
+        now = looked_at.amax((0, *range(2, looked_at.ndim)))
+        same = self.peak is not None and self.peak.shape == now.shape
+        self.peak = torch.maximum(self.peak, now) if same and self.peak is not None else now
+        self.rows += len(looked_at)
 
     @property
     def dead(self) -> float:
         """The share of units that were never above zero."""
-        return 0.0 if self.alive is None else float((~self.alive).double().mean())
+        return 0.0 if self.peak is None else float((self.peak <= 0).sum()) / len(self.peak)
 
 
-def saturation(inputs: Tensor, edge: float = 5.0) -> float:
-    """Return the share of pre-activations of 5 and more in absolute value.
+def saturation(inputs: Tensor, edge: float = 5.0) -> Tensor:
+    """Return the share of pre-activations of 5 and more in absolute value, where they are.
 
     >>> saturation(torch.tensor([0.0, -6.0, 7.0, 1.0]))
-    0.5
+    tensor(0.5000)
     """
-    return float((inputs.detach().abs() >= edge).double().mean())
+    far = first_rows(inputs).abs() >= edge
+    return far.sum() / max(far.numel(), 1)
+
+
+def first_rows(output: Tensor) -> Tensor:
+    """Return as many rows of an output as are looked at."""
+    output = output.detach()
+    if output.ndim < 2 or output.numel() <= MOST:
+        return output
+    return output[: max(1, MOST // output[0].numel())]
 
 
 @dataclass
@@ -91,11 +104,3 @@ class Running:
         """The median, NaN where there is nothing yet."""
         ordered = sorted(self.values)
         return ordered[len(ordered) // 2] if ordered else float("nan")
-
-
-def norm_of(tensors: list[Tensor]) -> float:
-    """Return the norm over all elements of dense tensors, in their own precision."""
-    if not tensors:
-        return 0.0
-    norms = torch._foreach_norm(tensors)
-    return float(torch.linalg.vector_norm(torch.stack([n.float() for n in norms])))

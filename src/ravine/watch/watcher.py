@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -12,19 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from ravine.errors import ArgumentError, ArgumentTypeError
-from ravine.watch.finding import Finding
+from ravine.watch.finding import Finding, FindingWarning, text_of
 from ravine.watch.judge import Judge
-from ravine.watch.seen import Seen, Units, norm_of, saturation
+from ravine.watch.layers import Layers, beginning
+from ravine.watch.seen import Seen
+from ravine.watch.weights import Weights, local
 
-_RELUS = (nn.ReLU, nn.ReLU6, nn.Threshold)
-_BOUNDED = (nn.Sigmoid, nn.Tanh)
+EVERY = 32
+"""Steps between two looks. One costs a small model about as much as half a step of it."""
 
 HISTORY = 1000
 """How many watched steps are kept; every second one is dropped when there are more."""
-
-
-class FindingWarning(UserWarning):
-    """A watch found something; the message begins with the finding's code."""
 
 
 class Watch:
@@ -36,8 +34,8 @@ class Watch:
     Args:
         model: what is trained.
         optimizer: what trains it, or several.
-        every: steps between two looks, >= 1. At 16, the default, watching costs less than 5 % of
-            the steps of a small network.
+        every: steps between two looks, >= 1. At 32, the default, watching costs less than 5 % of
+            the time of a small network (benchmarks/watch.py).
         warn: issue each finding of severity "warning" and "critical" as a `FindingWarning`, once
             for each place.
 
@@ -69,7 +67,7 @@ class Watch:
         model: nn.Module,
         optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         *,
-        every: int = 16,
+        every: int = EVERY,
         warn: bool = True,
     ) -> None:
         optimizers = (
@@ -98,31 +96,23 @@ class Watch:
         self._step = 0
         self._said: set[tuple[str, str]] = set()
         self._handles: list[Any] = []
-        self._units: dict[str, Units] = {}
-        self._saturated: dict[str, float] = {}
-        self._rows = 0
-        self._before: list[Tensor] = []
-        self._arrived: Tensor | None = None
+        self._next: list[Any] = []
+        self._layers = Layers(model)
+        self._weights = Weights()
+        self._looking = False
         self._last: Tensor | None = None
         self._uncleared: bool | None = None
         self._names = {id(p): name for name, p in model.named_parameters()}
 
     @property
-    def active(self) -> bool:
-        """Whether the step that comes next is looked at; the first ones always are."""
+    def due(self) -> bool:
+        """Whether the step that comes next is looked at; the first three always are."""
         return self._step < 3 or self._step % self._every == 0
 
     def __enter__(self) -> Watch:
-        self._missing()
-        for name, module in self._model.named_modules():
-            if isinstance(module, (*_RELUS, *_BOUNDED)):
-                self._handles.append(module.register_forward_hook(self._looker(name)))
-        probe = self._probe()
-        if probe is not None:
-            self._handles.append(probe.register_hook(self._arrives))  # type: ignore[no-untyped-call]
-        first, last = self._optimizers[0], self._optimizers[-1]
-        self._handles.append(first.register_step_pre_hook(self._begins))
-        self._handles.append(last.register_step_post_hook(self._ended))
+        self.begin()
+        self._handles.append(self._optimizers[-1].register_step_post_hook(self._stepped))
+        self._look_at_next()
         return self
 
     def __exit__(
@@ -131,122 +121,179 @@ class Watch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for handle in self._handles:
+        for handle in [*self._handles, *self._next]:
             handle.remove()
         self._handles.clear()
-        self._before.clear()
+        self._next.clear()
+        self.look_away()
 
-    def _weights(self) -> list[nn.Parameter]:
+    def observe(self, loss: float | Tensor) -> None:
+        """Tell the loss of the batch that the last step was made for, so that it is judged as well.
+
+        Without it a learning rate that is too high is seen only by what else it breaks. Of steps
+        that are not looked at the loss is not read.
+
+        Args:
+            loss: one number, before the step; of one below 0 nothing follows.
+        """
+        if self.history and self.history[-1].step == self._step:
+            value = float(loss.detach() if isinstance(loss, Tensor) else loss)
+            self._tell(self._judge.judge_loss(self.history[-1], value))
+
+    # -- for loops that call these themselves, instead of `with` -------------------------------
+
+    def begin(self, step: int = 0, known: Sequence[Finding] = ()) -> None:
+        """Look whether the optimizers hold all weights.
+
+        Args:
+            step: how many steps were made before.
+            known: what was found before, and is not said again.
+        """
+        self.look_away()
+        self._step = step
+        for finding in known:
+            self._said.add((finding.name, finding.where))
+            self.findings.append(finding)
+        self._missing()
+
+    def look(self) -> None:
+        """Look at the layers from here to the end of the step."""
+        probe = self._probe()
+        kept = None if probe is None else probe.grad
+        self._last = None if kept is None else beginning(kept).clone()
+        self._layers.attach(probe)
+        self._looking = True
+
+    def look_away(self) -> None:
+        """Leave model and optimizers alone until `look`."""
+        self._layers.detach()
+        self._weights.forget()
+        self._last, self._looking = None, False
+
+    def leave_layers(self) -> None:
+        """Let the layers go: their batch has been through them."""
+        self._layers.detach()
+
+    def before_update(self) -> None:
+        """Look at the gradients that the optimizers are about to use."""
+        if self._looking:
+            self._weights.begin(self._held())
+            self._uncleared = self._kept_the_last()
+
+    def after_update(self, scale: float = 1.0, *, left_out: bool = False) -> None:
+        """Count the step, and judge it if it was looked at.
+
+        Args:
+            scale: what the gradients are multiplied by.
+            left_out: a scaler left the step out, as it does to find its scale.
+        """
+        self._step += 1
+        if not self._looking:
+            return
+        held = self._held()
+        change = None if left_out else self._weights.end(held, scale)
+        if change is not None:
+            finite = math.isfinite(change.gradient_norm)
+            seen = Seen(
+                step=self._step,
+                gradient_norm=change.gradient_norm,
+                bad=() if finite else self._bad(held),
+                update_ratio=change.moved / change.size if change.size else math.nan,
+                moved=change.moved != 0,
+                uncleared=self._uncleared,
+                dead=self._layers.dead(),
+                saturated=self._layers.saturated(),
+                promised=change.promised,
+            )
+            self._keep(seen)
+            if not self._resting():
+                self._tell(self._judge.judge(seen, self._layers.rows))
+        self.look_away()
+
+    def ended(self, loss: float) -> None:
+        """Hear that there is a loss with which no step can be made, and the loop ends."""
+        self.look_away()
+        if self.history:
+            self._tell(self._judge.judge_end(self.history[-1], loss))
+
+    def _look_at_next(self) -> None:
+        """Look at the step that comes next, if it is due: at others only the counting costs."""
+        if self.due:
+            self._next.append(self._optimizers[0].register_step_pre_hook(self._steps))
+            self.look()
+
+    def _steps(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        self.before_update()
+
+    def _stepped(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        scale, left_out = 1.0, False
+        if self._looking:
+            # A scaler hands both to optimizers that take the scale out, or leave the step out.
+            left_out = bool(getattr(optimizer, "found_inf", None) or False)
+            scale = float(getattr(optimizer, "grad_scale", None) or 1.0)
+            self._next.pop().remove()
+        self.after_update(scale, left_out=left_out)
+        self._look_at_next()
+
+    def _held(self) -> list[nn.Parameter]:
         return [p for o in self._optimizers for g in o.param_groups for p in g["params"]]
 
     def _probe(self) -> nn.Parameter | None:
         """Return the smallest weight: what arrives at it tells whether gradients are cleared."""
-        known = [p for p in self._weights() if p.requires_grad and id(p) in self._names]
+        known = [
+            p
+            for p in self._held()
+            # What is divided over processes could only be looked at by all of them together.
+            if p.requires_grad and id(p) in self._names and not hasattr(p, "to_local")
+        ]
         return min(known, key=lambda p: p.numel(), default=None)
-
-    def _arrives(self, gradient: Tensor) -> None:
-        if self.active:
-            here = gradient.detach()
-            self._arrived = here.clone() if self._arrived is None else self._arrived + here
-
-    def _looker(self, name: str) -> Any:
-        def look(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            if not (self.active and module.training and isinstance(output, Tensor)):
-                return
-            if torch.compiler.is_compiling() or output.ndim < 2:
-                return
-            if isinstance(module, _BOUNDED):
-                self._saturated[name] = saturation(inputs[0])
-            else:
-                units = self._units.setdefault(name, Units())
-                units.add(output)
-                self._rows = max(self._rows, units.rows)
-
-        return look
-
-    def _begins(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if not self.active:
-            return
-        self._before = [p.detach().clone() for p in self._weights()]
-        self._uncleared = self._kept_the_last()
-        self._arrived = None
 
     def _kept_the_last(self) -> bool | None:
         """Whether the gradient is what arrived plus that of the last step, and not for clipping."""
-        probe, last = self._probe(), self._last
-        if probe is None or probe.grad is None or self._arrived is None or last is None:
+        probe, last, arrived = self._probe(), self._last, self._layers.arrived
+        if probe is None or probe.grad is None or arrived is None or last is None:
             return None
-        more = probe.grad.detach() - self._arrived
-        return bool(last.any()) and bool((more - last).norm() < 1e-3 * last.norm())
-
-    @torch.no_grad()
-    def _ended(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        active, step = self.active, self._step + 1
-        weights = self._weights()
-        if active and len(self._before) == len(weights):
-            grads = [p.grad for p in weights if p.grad is not None and not p.grad.is_sparse]
-            gradient = norm_of(grads)
-            changes = torch._foreach_sub([p.detach() for p in weights], self._before)
-            size, moved = norm_of(self._before), norm_of(list(changes))
-            seen = Seen(
-                step=step,
-                gradient_norm=gradient,
-                bad=self._bad(weights) if not math.isfinite(gradient) else (),
-                update_ratio=moved / size if size else math.nan,
-                moved=moved != 0,
-                uncleared=self._uncleared,
-                dead={name: units.dead for name, units in self._units.items()},
-                saturated=dict(self._saturated),
-            )
-            self._keep(seen)
-            if not self._resting():
-                for finding in self._judge.judge(seen, self._rows):
-                    self._say(finding)
-        self._before = []
-        self._saturated.clear()
-        self._step = step
-        probe = self._probe() if self.active else None
-        kept = None if probe is None else probe.grad
-        self._last = None if kept is None else kept.detach().clone()
+        now, came, before = torch.stack([beginning(probe.grad), arrived, last]).tolist()
+        more = [n - c for n, c in zip(now, came, strict=True)]
+        return any(before) and math.dist(more, before) < 1e-3 * math.hypot(*before)
 
     def _resting(self) -> bool:
         """Whether every learning rate is 0: then nothing has to move."""
         return all(float(g.get("lr", 1)) == 0 for o in self._optimizers for g in o.param_groups)
 
-    def _bad(self, weights: list[nn.Parameter]) -> tuple[str, ...]:
+    def _bad(self, held: list[nn.Parameter]) -> tuple[str, ...]:
         return tuple(
             self._names.get(id(p), "a weight outside of the model")
-            for p in weights
-            if p.grad is not None and not bool(torch.isfinite(p.grad).all())
+            for p in held
+            if p.grad is not None and not bool(torch.isfinite(local(p.grad)).all())
         )
 
     def _missing(self) -> None:
-        held = {id(p) for p in self._weights()}
+        held = {id(p) for p in self._held()}
         missing = [
             n for n, p in self._model.named_parameters() if p.requires_grad and id(p) not in held
         ]
         if missing:
-            self._say(
-                Finding(
-                    "optimizer-misses-parameters",
-                    "warning",
-                    "high",
-                    f"{len(missing)} trainable weights are not held by the optimizer: "
-                    + ", ".join(missing[:3]),
-                    where=missing[0],
-                )
+            finding = Finding(
+                "optimizer-misses-parameters",
+                "warning",
+                "high",
+                f"{len(missing)} trainable weights are not held by the optimizer: "
+                + ", ".join(missing[:3]),
+                where=missing[0],
             )
+            self._tell(iter([finding]))
 
-    def _say(self, finding: Finding) -> None:
-        if (finding.name, finding.where) in self._said:
-            return
-        self._said.add((finding.name, finding.where))
-        self.findings.append(finding)
-        if self._warn and finding.severity != "info":
-            text = f"{finding.code} {finding.name}: {finding.says} (ravine explain {finding.code})"
-            warnings.warn(FindingWarning(text), stacklevel=4)
+    def _tell(self, found: Iterator[Finding]) -> None:
+        for finding in found:
+            if (finding.name, finding.where) in self._said:
+                continue
+            self._said.add((finding.name, finding.where))
+            self.findings.append(finding)
+            if self._warn and finding.severity != "info":
+                warnings.warn(FindingWarning(text_of(finding)), stacklevel=4)
 
     def _keep(self, seen: Seen) -> None:
         self.history.append(seen)
         if len(self.history) > HISTORY:
-            del self.history[1::2]
+            del self.history[1:-1:2]

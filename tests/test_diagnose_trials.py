@@ -237,3 +237,23 @@ def test_a_program_longer_than_the_budget_says_how_far_it_came():
     assert found.verdict != "healthy"
     assert any("the time was over after" in told and "of 7000000 steps" in told
                for told in found.ruled_out)  # fmt: skip
+
+
+def test_a_loss_that_climbs_is_no_repair_though_the_answers_are_right():
+    run = program(
+        clusters(300), lambda: net(3, 16, 3), "cross_entropy",
+        optimizer=partial(torch.optim.SGD, lr=100.0),
+    )  # fmt: skip
+    seen = evidence_of(run)
+    told = [trial(seen, times_lr(factor), [0]) for factor in (0.1, 0.01)]
+    runs = [seen.replayed(times_lr(factor), 0) for factor in (0.1, 0.01)]
+    assert all(one.after[0] < 0.7 < one.before[0] for one in told)
+    assert runs[0].final > 100 * runs[0].losses[0] and not told[0].helped
+    assert runs[1].final < runs[1].losses[0] and told[1].helped
+
+
+def test_a_replay_decays_what_a_run_decays():
+    run = program(clusters(60), lambda: net(3, 8, 3), "cross_entropy", optimizer="adamw(lr=1e-2)")
+    groups = Program(run).fresh().optimizer.param_groups
+    assert {p.ndim for g in groups if g["weight_decay"] for p in g["params"]} == {2}
+    assert {p.ndim for g in groups if not g["weight_decay"] for p in g["params"]} == {1}

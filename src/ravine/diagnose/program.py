@@ -28,6 +28,7 @@ from ravine.training.catalog import (
     merged,
 )
 from ravine.training.choices import BATCH_SIZE, EPOCHS, OPTIMIZER
+from ravine.training.making import make_optimizer
 
 __all__ = ["Change", "Fresh", "Program"]
 
@@ -151,7 +152,7 @@ class Program:
         maker: Any = change.optimizer or choose_optimizer(choice, options)[0]
         if isinstance(maker, OptimizerChoice):
             maker = _scaled_choice(maker, change.lr)
-        optimizer = maker(list(model.parameters()))
+        optimizer = _optimizer(maker, model)
         for group in optimizer.param_groups:
             if change.lr != 1 and not isinstance(group.get("schedule"), Schedule):
                 group["lr"] = group["lr"] * change.lr
@@ -178,6 +179,18 @@ class Program:
         """Give a model that cannot be made anew the modules, hooks and weights it came with."""
         if self._first is not None:
             self._first.put_back()
+
+
+def _optimizer(maker: Any, model: nn.Module) -> torch.optim.Optimizer:
+    """Return the optimizer as a run makes it: an optimizer of ours decays no biases.
+
+    What a run refuses is made all the same: a person's own optimizer may hold other weights.
+    """
+    weights = list(model.parameters())
+    if isinstance(maker, OptimizerChoice) and any(weight.requires_grad for weight in weights):
+        return make_optimizer(maker, model)[0]
+    made: torch.optim.Optimizer = maker(weights)
+    return made
 
 
 def _scaled_choice(choice: OptimizerChoice, factor: float) -> OptimizerChoice:

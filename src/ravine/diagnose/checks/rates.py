@@ -39,9 +39,10 @@ def rate_checks(evidence: Evidence) -> Iterator[Suspicion]:
         says = f"at lr {steps.lr:g} the training loss ends at {run.final:.3g}"
     if beyond > OVERSHOT:
         says += f"; the first updates end behind their own batch's minimum (alpha {beyond:.2g})"
+    far = run.non_finite is not None or steps.update_ratio > 1
     yield Suspicion(
         Finding("lr-too-high", "critical", "high", says, evidence=facts),
-        (times_lr(0.1), times_lr(0.01)),
+        tuple(times_lr(f) for f in ((0.1, 0.01, 1e-3, 1e-4) if far else (0.1, 0.01))),
         weight=1.2 if run.non_finite or steps.update_ratio > 0.1 else 1.0,
     )
     if run.non_finite is None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,8 +28,9 @@ from ravine.training.record import Record
 from ravine.training.recovery import Skipper, check_policy
 from ravine.training.recovery.recovery import Recovery
 from ravine.training.reporter import Reporter
-from ravine.training.resume import other_surroundings
+from ravine.training.resume import unchanged
 from ravine.training.run_directory import BEST, CHECKPOINTS, POINTS, RunDirectory
+from ravine.training.same_data import fingerprints
 from ravine.training.scheduling import Scheduling, check_same_lr
 from ravine.training.settling import settle
 from ravine.training.signals import Signals
@@ -73,10 +75,11 @@ class Run:
                 environment=environment(),
                 run_dir=None if self.directory is None else self.directory.path,
             )
-            keeper = self._keeper(loop, record, notes)
+            data = {} if self.directory is None else fingerprints(self.choices.task)
+            keeper = self._keeper(loop, record, notes, data)
             recovery = self._recovery(loop, record, keeper)
-            if self.directory is not None and not self.resumed:
-                self.directory.start(record.config, record.environment)
+            if self.directory is not None:
+                self.directory.start(record.config, record.environment, data, record.history)
         except BaseException:
             if self.directory is not None:
                 self.directory.close() if self.resumed else self.directory.abandon()
@@ -102,7 +105,9 @@ class Run:
                 self.directory.close()
         return record
 
-    def _keeper(self, loop: Loop, record: Record, notes: list[str]) -> Keeper:
+    def _keeper(
+        self, loop: Loop, record: Record, notes: list[str], data: Mapping[str, Any]
+    ) -> Keeper:
         """Return what writes the checkpoints, the loop put where the newest one was written."""
         directory, team = self.directory, self.team
         store: Store | None = None
@@ -112,6 +117,7 @@ class Run:
             store = Store(directory.path / CHECKPOINTS, self.keep)
             best.store = store.beside(directory.path / BEST, keep=1)
         if self.resumed:
+            notes += team.led(lambda: unchanged(directory, record.environment, data))
             position, state, passed = Led(store, team).newest()
             notes += passed
             if position is None:
@@ -122,10 +128,6 @@ class Run:
                 record.history.extend(state["history"])
                 best.value = state["best"]
                 notes.append(f"resumed at step {loop.step}, epoch {loop.epoch + 1}")
-            if directory is not None:
-                notes += other_surroundings(directory.path, record.environment)
-                directory.start(record.config, record.environment)
-                directory.rewrite(record.history)
         keeper = Keeper(
             loop,
             Led(store, team),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +84,16 @@ class RunDirectory:
         # The lock's file stays: who takes it away may take away a lock that another just got.
         self._lock.release()
 
-    def start(self, config: dict[str, Any], environment: dict[str, Any]) -> None:
-        """Write what was asked for, and on what it runs."""
-        self._write(CONFIG, _pretty({"config": config, "environment": environment}))
-        self.rewrite([])
+    def start(
+        self,
+        config: Mapping[str, Any],
+        environment: Mapping[str, Any],
+        data: Mapping[str, Any],
+        history: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        """Write what was asked for, on what it runs, what the data is, and the history so far."""
+        self._write(CONFIG, _pretty({"config": config, "environment": environment, "data": data}))
+        self.rewrite(history)
 
     def rewrite(self, history: Sequence[dict[str, Any]]) -> None:
         """Write the whole history."""

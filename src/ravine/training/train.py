@@ -95,7 +95,8 @@ def train(
             begins at the start. Arguments that are left out are those of the run; of those given,
             ``epochs``, the lr of the optimizer, ``nonfinite``, ``accumulate``, ``parallel``,
             ``compile``, ``checkpoint_activations`` and the number of processes may be new. A
-            built-in task need not be given again; a file of your own is run only if it is named.
+            built-in task need not be given again; a file of your own is run only if it is named. Other
+            training or validation data is an error (`ravine.data.fingerprint` says what is seen).
         checkpoint_every: steps (100), a time ("30s", "5min", "1h"), "auto" (as often as costs less
             than 2 % of the time, after 10 s first), "never" or None. A checkpoint is also written at
             the end and after Ctrl-C.

@@ -127,7 +127,8 @@ def train(
 
     Raises:
         NonFiniteError: something became NaN or infinite, or the loss ran away; see ``nonfinite``.
-        Interrupted: Ctrl-C or SIGTERM; the step under way was finished, and the state written.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP (a closed terminal); the step under way was finished,
+            and the state written.
         ResumeError: there is no run to resume, or something is given that must not change.
         CheckpointError: a checkpoint could not be written; those before it are untouched.
         RunDirectoryError: ``run_dir`` holds another run, is in use, or cannot be written.

@@ -13,6 +13,7 @@ from ravine.schedules import SCHEDULES
 from ravine.tasks.loading import TASKS
 from ravine.training.catalog import OPTIMIZERS, OptimizerChoice
 from ravine.training.devices import MAY_CHANGE as WAYS
+from ravine.training.loop import Loop
 from ravine.training.run_directory import CONFIG, RunDirectory
 from ravine.training.same_data import check_data
 
@@ -117,6 +118,21 @@ def unchanged(
     ]
     saved = read.get("data")
     return notes + check_data(saved, data, directory.path, same_surroundings=not notes)
+
+
+def where_it_goes_on(loop: Loop) -> str:
+    """Return a note on where a run goes on from its newest checkpoint, or why it does not."""
+    if loop.stopper is not None and loop.stopper.stopped:
+        return (
+            f"nothing is trained: the run had stopped early after epoch {loop.epoch}, since "
+            f"{loop.stopper.message}; a new run with more patience may go further"
+        )
+    if loop.epoch >= loop.epochs:
+        return (
+            f"nothing is trained: {loop.epoch} epochs are done and {loop.epochs} asked for; "
+            "a larger epochs (--epochs) goes on"
+        )
+    return f"resumed at step {loop.step}, epoch {loop.epoch + 1}"
 
 
 def check_changes(saved: Mapping[str, Any], now: Mapping[str, Any], run_dir: Path) -> bool:

@@ -28,7 +28,7 @@ from ravine.training.record import Record
 from ravine.training.recovery import Skipper, check_policy
 from ravine.training.recovery.recovery import Recovery
 from ravine.training.reporter import Reporter
-from ravine.training.resume import unchanged
+from ravine.training.resume import unchanged, where_it_goes_on
 from ravine.training.run_directory import BEST, CHECKPOINTS, POINTS, RunDirectory
 from ravine.training.same_data import fingerprints
 from ravine.training.scheduling import Scheduling, check_same_lr
@@ -127,7 +127,7 @@ class Run:
                 load_state(loop, state["loop"], keep_lr=self.new_lr)
                 record.history.extend(state["history"])
                 best.value = state["best"]
-                notes.append(f"resumed at step {loop.step}, epoch {loop.epoch + 1}")
+                notes.append(where_it_goes_on(loop))
         keeper = Keeper(
             loop,
             Led(store, team),

@@ -32,7 +32,8 @@ class RunDirectory:
     """
 
     def __init__(self, path: Path) -> None:
-        self._refuse_taken(path)
+        if not (path / LOCK).exists():  # a folder that is not ours gets no lock
+            self._refuse_taken(path)
         self._open(path)
         try:
             self._refuse_taken(path)  # another process may have begun in between
@@ -57,7 +58,8 @@ class RunDirectory:
                 where=str(path),
                 got=", ".join(taken),
                 expected="a new or empty folder, so that no result is lost",
-                do=f"go on with it (resume={str(path)!r}), name another one, or move this one away",
+                do=f"go on with it (--resume {path}; in Python resume={str(path)!r}), name another one, "
+                "or move this one away",
             )
 
     def _open(self, path: Path) -> None:

@@ -17,7 +17,7 @@ from ravine.training.batches import evaluation_batches, training_batches
 from ravine.training.best import Best
 from ravine.training.checkpoints import Led, Memory, Store
 from ravine.training.choices import Choices
-from ravine.training.devices import Devices, Team, own_device
+from ravine.training.devices import Devices, Team, notes_of, own_device
 from ravine.training.environment import environment
 from ravine.training.events import EpochDone, Event, Listener, RunEnded
 from ravine.training.hooks import Hooks
@@ -200,7 +200,7 @@ class Run:
             look_every=1 if device.type == "cpu" else CHECK_EVERY,
             devices=devices,
         )
-        return loop, notes + grouping
+        return loop, notes + grouping + notes_of(model, self.choices.way, devices, batches.size)
 
     def _scheduler(self, optimizer: torch.optim.Optimizer) -> Scheduling | None:
         task = self.choices.task

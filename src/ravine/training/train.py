@@ -82,7 +82,7 @@ def train(
             (``DistributedDataParallel``) or "sharded" for a part (``fully_shard``). Every process
             takes its rows of the same batch: loss and gradient are those of one process.
             ``batch_size`` is that of all together. The first process writes and tells; hooks are
-            called in all of them and have to decide alike. Batch norm takes the statistics of a
+            called in all of them, and a stop in one ends all. Batch norm takes the statistics of a
             process's rows, and the running ones are those of the first.
         compile: ``torch.compile`` the model (False).
         checkpoint_activations: keep of each block of the model only its input for the backward pass,
@@ -188,6 +188,7 @@ def train(
         new_lr = False
         if saved is not None:
             new_lr = check_changes(saved, choices.config, Path(str(resume)))
+        hooks.team = team
         directories: list[RunDirectory] = []
 
         def open_directory() -> bool:

@@ -28,6 +28,7 @@ def test_a_run_leaves_its_files(tmp_path: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {*FILES, ".lock"}
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert config.pop("data")["train"]["X"]["shape"] == [40, 4]
     assert config == {"config": record.config, "environment": record.environment}
     lines = (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(text) for text in lines] == record.history
@@ -216,7 +217,7 @@ def test_weights_that_do_not_fit_are_not_half_there(tmp_path: Path) -> None:
         "from ravine.errors import RunDirectoryError\n"
         "from ravine.training.run_directory import RunDirectory\n"
         f"directory = RunDirectory(Path({str(tmp_path / 'run')!r}))\n"
-        "directory.start({}, {})\n"
+        "directory.start({}, {}, {})\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, resource.RLIM_INFINITY))\n"
         "try:\n"
         "    directory._write_weights(SimpleNamespace(model=torch.nn.Linear(100, 100)))\n"
@@ -236,7 +237,7 @@ def test_weights_that_do_not_fit_are_not_half_there(tmp_path: Path) -> None:
 def test_an_abandoned_directory_takes_away_only_what_it_made(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     directory = RunDirectory(tmp_path / "mine" / "a" / "b")
-    directory.start({}, {})
+    directory.start({}, {}, {})
     (tmp_path / "mine" / "a" / "other.txt").write_text("mine")
     directory.abandon()
     assert not (tmp_path / "mine" / "a" / "b").exists()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from training_cases import mlp, points, same, task, weights
+from training_cases import mlp, numbers, overfitting, points, same, task, weights
 
 import ravine
 from ravine.errors import TaskError
@@ -97,3 +97,35 @@ def test_an_empty_stream_leaves_no_run(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="gave no batch"):
         ravine.train(task(train=Nothing()), run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+# A run that is over is resumed
+
+
+def notes_of(made: ravine.Task, **where: Any) -> tuple[ravine.Record, str]:
+    seen: list[Any] = []
+    record = ravine.train(made, **where, listeners=[seen.append])
+    return record, "\n".join(seen[0].notes)
+
+
+def test_a_run_that_is_over_says_so_and_how_it_goes_on(tmp_path: Path) -> None:
+    first = ravine.train(task(), "sgd(lr=0.1)", epochs=3, run_dir=tmp_path)
+    again, said = notes_of(task(), resume=tmp_path)
+    assert "nothing is trained: 3 epochs are done and 3 asked for; a larger epochs" in said
+    assert numbers(again.history) == numbers(first.history)
+    shorter, said = notes_of(task(), resume=tmp_path, epochs=2)
+    assert "3 epochs are done and 2 asked for" in said
+    assert numbers(shorter.history) == numbers(first.history)
+    _, said = notes_of(task(), resume=tmp_path, epochs=5)
+    assert "resumed at step 3, epoch 4" in said
+    assert "nothing" not in said
+
+
+def test_a_run_that_stopped_early_says_so_when_it_is_resumed(tmp_path: Path) -> None:
+    regularize = "early_stopping(patience=1)"
+    first = ravine.train(overfitting(), "sgd(lr=1)", regularize=regularize, run_dir=tmp_path)
+    assert first.status == "stopped early"
+    again, said = notes_of(overfitting(), resume=tmp_path, epochs=99)
+    assert f"the run had stopped early after epoch {len(first.history)}, since valid/loss" in said
+    assert again.status == "stopped early"
+    assert numbers(again.history) == numbers(first.history)

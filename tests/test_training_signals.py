@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM at the real command: the step is finished, and the run can go on."""
+"""Ctrl-C, SIGTERM and a closed terminal at the real command: the step is finished, and the run can
+go on."""
 
 from __future__ import annotations
 
@@ -75,7 +76,7 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_finishes_the_step_and_the_printed_command_goes_on(
     name: str, tmp_path: Path
 ) -> None:
@@ -84,6 +85,7 @@ def test_a_signal_finishes_the_step_and_the_printed_command_goes_on(
         out, err = process.communicate("\n", timeout=240)
     assert process.returncode == 130, err
     assert "Traceback" not in err
+    assert err.endswith(f"interrupted: by {'Ctrl-C' if name == 'SIGINT' else name}\n")
     record = json.loads((tmp_path / "run" / "record.json").read_text(encoding="utf-8"))
     assert (record["status"], record["facts"]["steps"]) == ("interrupted", 7)
     assert record["message"].endswith(f"after step 7, by {name}")
@@ -122,3 +124,54 @@ def test_a_second_ctrl_c_ends_at_once_and_what_was_saved_stays(tmp_path: Path) -
     assert resumed.returncode == 0, resumed.stderr
     record = json.loads((tmp_path / "run" / "record.json").read_text(encoding="utf-8"))
     assert (record["status"], len(record["history"])) == ("completed", 9)
+
+
+def on_closed_terminal(folder: Path, *words: str) -> subprocess.Popen[bytes]:
+    """Close the terminal of a run that is in the middle of a step, as closing its window does."""
+    import fcntl
+    import pty
+    import termios
+
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*words, *RAVINE, "train", "slow.py", "--epochs", "9", "--batch-size", "30", "--run-dir", "run"],
+        cwd=folder, env=PLAIN, stdin=subprocess.PIPE, stdout=theirs, stderr=theirs, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(1, termios.TIOCSCTTY, 0),  # noqa: PLW1509
+    )  # fmt: skip
+    os.close(theirs)
+    seen = b""
+    while b"waiting" not in seen:
+        seen += os.read(ours, 1 << 16)
+    os.close(ours)  # the system sends SIGHUP
+    assert process.stdin is not None
+    process.stdin.write(b"\n")
+    process.stdin.close()
+    return process
+
+
+def test_a_closed_terminal_finishes_the_step_and_saves(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(TASK.format(wait=7))
+    assert on_closed_terminal(tmp_path).wait(timeout=240) == 130
+    record = json.loads((tmp_path / "run" / "record.json").read_text(encoding="utf-8"))
+    assert record["message"].endswith("after step 7, by SIGHUP")
+    (tmp_path / "slow.py").write_text(TASK.format(wait=-1))
+    resumed = run(tmp_path, "train", "slow.py", "--resume", "run")
+    assert resumed.returncode == 0, resumed.stderr
+
+
+def test_with_nohup_a_run_outlives_its_terminal(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(TASK.format(wait=7))
+    ignoring = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh"]  # as nohup, which takes the output away
+    assert on_closed_terminal(tmp_path, *ignoring).wait(timeout=240) == 0
+    record = json.loads((tmp_path / "run" / "record.json").read_text(encoding="utf-8"))
+    assert (record["status"], len(record["history"])) == ("completed", 9)
+
+
+def test_a_second_hang_up_does_not_end_at_once(tmp_path: Path) -> None:
+    with waiting(tmp_path) as process:
+        for name in ("SIGTERM", "SIGHUP"):  # as systemd sends them
+            process.send_signal(getattr(signal, name))
+        _, err = process.communicate("\n", timeout=240)
+    assert process.returncode == 130, err
+    record = json.loads((tmp_path / "run" / "record.json").read_text(encoding="utf-8"))
+    assert "after step 7, by SIG" in record["message"]

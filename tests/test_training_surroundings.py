@@ -139,9 +139,7 @@ def test_two_processes_do_not_write_one_run(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
         for way in ({"resume": tmp_path / "run"}, {"run_dir": tmp_path / "run"}):
-            with pytest.raises(
-                RunDirectoryError, match=r"another process is writing|holds another"
-            ):
+            with pytest.raises(RunDirectoryError, match="another process is writing"):
                 ravine.train(task(), **way)
         process.communicate("\n\n", timeout=120)
     assert process.returncode == 0

@@ -47,6 +47,13 @@ def test_the_command_writes_one_run(tmp_path: Path) -> None:
     longer = torchrun(tmp_path, "-m", "ravine", "train", "--resume", str(run), "--epochs", "4")
     assert longer.returncode == 0, longer.stderr
     assert len((run / "history.jsonl").read_text().splitlines()) == 4
+    for folder, epochs in ((run, "5"), (tmp_path / "alone", "5")):  # back in one process
+        subprocess.run(
+            [sys.executable, "-m", "ravine", "train", "--resume", str(folder), "--epochs", epochs],
+            cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=LIMIT, check=True,
+        )  # fmt: skip
+    one, other = (json.loads((f / "record.json").read_text()) for f in (run, tmp_path / "alone"))
+    assert one["metrics"] == pytest.approx(other["metrics"], rel=1e-5)
 
 
 SCRIPT = """

@@ -6,10 +6,11 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import IO, TextIO, cast
 
 import typer
 
+from ravine.cli.outlet import Outlet
 from ravine.errors import BackendWarning, NonFiniteError, RavineError
 
 __all__ = ["DIVERGED", "INTERRUPTED", "WRONG_USAGE", "reported"]
@@ -52,7 +53,8 @@ def reported() -> Iterator[None]:
             _say("error", "red", str(error))
             raise typer.Exit(WRONG_USAGE) from error
         except KeyboardInterrupt as error:
-            _say("interrupted", "yellow", "by Ctrl-C")
+            name = getattr(error, "signal", "SIGINT")
+            _say("interrupted", "yellow", "by Ctrl-C" if name == "SIGINT" else f"by {name}")
             raise typer.Exit(INTERRUPTED) from error
 
 
@@ -62,4 +64,6 @@ def _say(word: str, colour: str, text: str) -> None:
 
     # Soft wrap: a caret under a word must stay under that word.
     line = Text.assemble((f"{word}:", f"bold {colour}"), " ", text)
-    Console(file=sys.stderr, highlight=False).print(line, soft_wrap=True)
+    # Through an outlet: where the terminal was closed, the exit code still is the run's.
+    file = cast("IO[str]", Outlet(sys.stderr))
+    Console(file=file, highlight=False).print(line, soft_wrap=True)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ravine.data.fingerprint import of_array
 from ravine.data.order import Windowed
 from ravine.data.rows import RowSource
 from ravine.data.source import Pair
@@ -78,6 +79,11 @@ class Arrays(RowSource):
     def take(self, rows: Tensor) -> Pair:
         """Return inputs and targets of rows by number, copied out of the arrays."""
         return _taken("X", self._inputs, rows), _taken("y", self._targets, rows)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return shape, dtype and checksum of each array, and how rows are mixed."""
+        mixed = {} if self.blocks is None else self.blocks.facts()
+        return {"X": of_array(self._inputs), "y": of_array(self._targets), **mixed}
 
 
 def is_mapped(value: object) -> bool:

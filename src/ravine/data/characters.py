@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,6 +84,10 @@ class Characters(RowSource):
                 codes[place] = self._numbers[points]
         taken = torch.from_numpy(codes)
         return taken[:, :-1], taken[:, 1:]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the text's length and checksum, of every byte, and the length of a window."""
+        return {"characters": self.characters, "sha256": self.sha256, "length": self.length}
 
     def _look_through(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         """Find alphabet, length and hash; return the byte at which each window begins."""

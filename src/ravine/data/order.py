@@ -97,6 +97,10 @@ class Windowed:
                 first, rows, blocks, place = max(first - rows, 0), 0, [], place + 1
         yield from self._window(blocks, rows, first, seed, number, place)
 
+    def facts(self) -> dict[str, int]:
+        """Return what decides the order beside seed and number."""
+        return {"blocks": len(self.sizes), "window": self.window}
+
     def in_turn(self, first: int = 0) -> Iterator[Window]:
         """Return every block as a window, rows in their own order, from row ``first`` on."""
         for block, rows in enumerate(self.sizes):

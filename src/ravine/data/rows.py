@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ravine.data.fingerprint import of_array
 from ravine.data.order import Windowed, epoch_order
 from ravine.data.source import Pair, Source
 from ravine.errors import ArgumentError
@@ -83,3 +85,7 @@ class Selected(RowSource):
     def take(self, rows: Tensor) -> Pair:
         """Return rows by their number among the selected ones."""
         return self._source.take(self._rows[rows])
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the rows that are selected, and what the source says of itself."""
+        return {"selected": of_array(self._rows), "source": self._source.fingerprint()}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ravine.data.arrays import check_finite
+from ravine.data.fingerprint import of_files
 from ravine.data.order import Window, Windowed
 from ravine.data.source import Pair, Source
 from ravine.data.table_files import Paths, TableFile, check_columns, open_files
@@ -120,6 +121,22 @@ class Table(Source):
                 count = len(inputs) - whole
         if count:
             yield _joined(waiting)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return rows, columns, how rows are mixed, and size and checksum of the files.
+
+        Raises:
+            DataError: a file can no longer be read.
+        """
+        paths = [file.path for file in self._files]
+        try:
+            files = of_files(paths)
+        except OSError as error:
+            raise DataError(
+                "the file can no longer be read", where=str(error.filename), got=str(error.strerror)
+            ) from error
+        columns = {part.name: ", ".join(part.columns) for part in (self._inputs, self._target)}
+        return {"rows": self._rows, **columns, **self._order.facts(), **files}
 
     def _read(self, window: Window) -> Pair:
         """Read the blocks of a window; return its rows in their order."""

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ravine.data.fingerprint import of_array
 from ravine.data.rows import RowSource
 from ravine.data.source import Pair
 from ravine.errors import ArgumentError, DataError
@@ -54,6 +55,10 @@ class Tokens(RowSource):
         places = rows.numpy()[:, None] * self.length + np.arange(self.length + 1)
         taken = torch.from_numpy(self._tokens[places].astype(np.int64))
         return taken[:, :-1], taken[:, 1:]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return shape, dtype and checksum of the tokens, and the length of a window."""
+        return {"tokens": of_array(self._tokens), "length": self.length}
 
 
 def check_length(length: object) -> None:

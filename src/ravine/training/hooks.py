@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ravine.errors import ArgumentError, ArgumentTypeError, HookError
+from ravine.training.devices import Team
 from ravine.training.loop import Loop
 from ravine.training.record import Record
 
@@ -47,7 +48,10 @@ class _State:
         return self._loop.lr
 
     def gradient_norm(self) -> float:
-        """Return the Euclidean norm of the gradient of the last step, before clipping."""
+        """Return the Euclidean norm of the gradient of the last step, before clipping.
+
+        With sharded weights this is a message: call it in all processes or in none.
+        """
         return self._loop.gradient_norm()
 
     def averaged(self) -> contextlib.AbstractContextManager[None]:
@@ -60,6 +64,8 @@ class _State:
 
     def stop(self, reason: str) -> None:
         """End the run here, with its validation and its files, as "stopped early".
+
+        Of several processes one is enough.
 
         Args:
             reason: why, in words; becomes the record's message.
@@ -76,6 +82,9 @@ class _State:
 @dataclass(frozen=True, eq=False)
 class StepState(_State):
     """What ``on_step`` is given.
+
+    All of it is of the whole batch, also where the batch is taken in several passes (``accumulate``)
+    or shared by several processes.
 
     Attributes:
         inputs, targets: the batch of this step.
@@ -150,6 +159,7 @@ class Hooks:
 
     Attributes:
         reason: why a hook asked to stop, or None.
+        team: the processes of the run, which stop together.
 
     Raises:
         ArgumentTypeError: one of them cannot be called.
@@ -162,6 +172,7 @@ class Hooks:
         on_end: OnEnd | None = None,
     ) -> None:
         self.reason: str | None = None
+        self.team = Team()
         self._on_step, self._on_epoch, self._on_end = on_step, on_epoch, on_end
         for name, hook in (("on_step", on_step), ("on_epoch", on_epoch), ("on_end", on_end)):
             if hook is not None and not callable(hook):
@@ -179,7 +190,7 @@ class Hooks:
         if self._on_epoch is not None:
             state = EpochState(loop, self, row)
             _call("on_epoch", self._on_epoch, loop, MappingProxyType(row), state)
-        return self.reason is not None
+        return self._stops(self._on_epoch)
 
     def at_end(self, record: Record) -> None:
         """Call ``on_end``."""
@@ -190,6 +201,13 @@ class Hooks:
         assert self._on_step is not None
         state = StepState(loop, self, inputs, targets, loss.detach())
         _call("on_step", self._on_step, loop, state)
+        return self._stops(self._on_step)
+
+    def _stops(self, called: object) -> bool:
+        """Tell whether a hook that was called, in whichever process, asked to stop."""
+        # Without asking, the others would wait for ever for the one that went on to its validation.
+        if called is not None and self.team.world > 1 and self.team.sums([bool(self.reason)])[0]:
+            self.reason = self.reason or "a hook of another process stopped the run"
         return self.reason is not None
 
 

@@ -13,7 +13,9 @@ from ravine.schedules import SCHEDULES
 from ravine.tasks.loading import TASKS
 from ravine.training.catalog import OPTIMIZERS, OptimizerChoice
 from ravine.training.devices import MAY_CHANGE as WAYS
-from ravine.training.run_directory import CONFIG
+from ravine.training.loop import Loop
+from ravine.training.run_directory import CONFIG, RunDirectory
+from ravine.training.same_data import check_data
 
 MAY_CHANGE = ("epochs", "lr", "nonfinite", *WAYS)
 
@@ -94,19 +96,43 @@ def saved_task(saved: Mapping[str, Any], run_dir: Path) -> str:
     )
 
 
-def other_surroundings(run_dir: Path, now: Mapping[str, Any]) -> list[str]:
-    """Return notes on what is different from when the run began and decides its bits."""
+def unchanged(
+    directory: RunDirectory | None, environment: Mapping[str, Any], data: Mapping[str, Any]
+) -> list[str]:
+    """Compare surroundings and data with those of when the run began; return notes.
+
+    Raises:
+        ResumeError: the data is another; both are shown.
+    """
+    assert directory is not None  # of the first process, which alone looks
     try:
-        read = json.loads((run_dir / CONFIG).read_text(encoding="utf-8"))
+        read = json.loads((directory.path / CONFIG).read_text(encoding="utf-8"))
         before = dict(read["environment"])
     except (OSError, ValueError, KeyError, TypeError):
-        return []
-    return [
-        f"{name} is {now.get(name)}, and was {before[name]}: the bits may be others than of a run "
-        "that was not broken off"
+        read, before = {}, {}
+    notes = [
+        f"{name} is {environment.get(name)}, and was {before[name]}: the bits may be others than of a "
+        "run that was not broken off"
         for name in DECIDING
-        if name in before and before[name] != now.get(name)
+        if name in before and before[name] != environment.get(name)
     ]
+    saved = read.get("data")
+    return notes + check_data(saved, data, directory.path, same_surroundings=not notes)
+
+
+def where_it_goes_on(loop: Loop) -> str:
+    """Return a note on where a run goes on from its newest checkpoint, or why it does not."""
+    if loop.stopper is not None and loop.stopper.stopped:
+        return (
+            f"nothing is trained: the run had stopped early after epoch {loop.epoch}, since "
+            f"{loop.stopper.message}; a new run with more patience may go further"
+        )
+    if loop.epoch >= loop.epochs:
+        return (
+            f"nothing is trained: {loop.epoch} epochs are done and {loop.epochs} asked for; "
+            "a larger epochs (--epochs) goes on"
+        )
+    return f"resumed at step {loop.step}, epoch {loop.epoch + 1}"
 
 
 def check_changes(saved: Mapping[str, Any], now: Mapping[str, Any], run_dir: Path) -> bool:

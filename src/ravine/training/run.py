@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ from ravine.training.batches import evaluation_batches, training_batches
 from ravine.training.best import Best
 from ravine.training.checkpoints import Led, Memory, Store
 from ravine.training.choices import Choices
-from ravine.training.devices import Devices, Team, own_device
+from ravine.training.devices import Devices, Team, notes_of, own_device
 from ravine.training.environment import environment
 from ravine.training.events import EpochDone, Event, Listener, RunEnded
 from ravine.training.hooks import Hooks
@@ -27,8 +28,9 @@ from ravine.training.record import Record
 from ravine.training.recovery import Skipper, check_policy
 from ravine.training.recovery.recovery import Recovery
 from ravine.training.reporter import Reporter
-from ravine.training.resume import other_surroundings
+from ravine.training.resume import unchanged, where_it_goes_on
 from ravine.training.run_directory import BEST, CHECKPOINTS, POINTS, RunDirectory
+from ravine.training.same_data import fingerprints
 from ravine.training.scheduling import Scheduling, check_same_lr
 from ravine.training.settling import settle
 from ravine.training.signals import Signals
@@ -76,10 +78,11 @@ class Run:
                 environment=environment(),
                 run_dir=None if self.directory is None else self.directory.path,
             )
-            keeper = self._keeper(loop, record, notes)
+            data = {} if self.directory is None else fingerprints(self.choices.task)
+            keeper = self._keeper(loop, record, notes, data)
             recovery = self._recovery(loop, record, keeper)
-            if self.directory is not None and not self.resumed:
-                self.directory.start(record.config, record.environment)
+            if self.directory is not None:
+                self.directory.start(record.config, record.environment, data, record.history)
         except BaseException:
             if self.directory is not None:
                 self.directory.close() if self.resumed else self.directory.abandon()
@@ -105,7 +108,9 @@ class Run:
                 self.directory.close()
         return record
 
-    def _keeper(self, loop: Loop, record: Record, notes: list[str]) -> Keeper:
+    def _keeper(
+        self, loop: Loop, record: Record, notes: list[str], data: Mapping[str, Any]
+    ) -> Keeper:
         """Return what writes the checkpoints, the loop put where the newest one was written."""
         directory, team = self.directory, self.team
         store: Store | None = None
@@ -115,6 +120,7 @@ class Run:
             store = Store(directory.path / CHECKPOINTS, self.keep)
             best.store = store.beside(directory.path / BEST, keep=1)
         if self.resumed:
+            notes += team.led(lambda: unchanged(directory, record.environment, data))
             position, state, passed = Led(store, team).newest()
             notes += passed
             if position is None:
@@ -124,11 +130,7 @@ class Run:
                 load_state(loop, state["loop"], keep_lr=self.new_lr)
                 record.history.extend(state["history"])
                 best.value = state["best"]
-                notes.append(f"resumed at step {loop.step}, epoch {loop.epoch + 1}")
-            if directory is not None:
-                notes += other_surroundings(directory.path, record.environment)
-                directory.start(record.config, record.environment)
-                directory.rewrite(record.history)
+                notes.append(where_it_goes_on(loop))
         keeper = Keeper(
             loop,
             Led(store, team),
@@ -201,7 +203,7 @@ class Run:
             look_every=1 if device.type == "cpu" else CHECK_EVERY,
             devices=devices,
         )
-        return loop, notes + grouping
+        return loop, notes + grouping + notes_of(model, self.choices.way, devices, batches.size)
 
     def _scheduler(self, optimizer: torch.optim.Optimizer) -> Scheduling | None:
         task = self.choices.task

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ class RunDirectory:
     """
 
     def __init__(self, path: Path) -> None:
-        self._refuse_taken(path)
+        if not (path / LOCK).exists():  # a folder that is not ours gets no lock
+            self._refuse_taken(path)
         self._open(path)
         try:
             self._refuse_taken(path)  # another process may have begun in between
@@ -57,7 +58,8 @@ class RunDirectory:
                 where=str(path),
                 got=", ".join(taken),
                 expected="a new or empty folder, so that no result is lost",
-                do=f"go on with it (resume={str(path)!r}), name another one, or move this one away",
+                do=f"go on with it (--resume {path}; in Python resume={str(path)!r}), name another one, "
+                "or move this one away",
             )
 
     def _open(self, path: Path) -> None:
@@ -84,10 +86,16 @@ class RunDirectory:
         # The lock's file stays: who takes it away may take away a lock that another just got.
         self._lock.release()
 
-    def start(self, config: dict[str, Any], environment: dict[str, Any]) -> None:
-        """Write what was asked for, and on what it runs."""
-        self._write(CONFIG, _pretty({"config": config, "environment": environment}))
-        self.rewrite([])
+    def start(
+        self,
+        config: Mapping[str, Any],
+        environment: Mapping[str, Any],
+        data: Mapping[str, Any],
+        history: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        """Write what was asked for, on what it runs, what the data is, and the history so far."""
+        self._write(CONFIG, _pretty({"config": config, "environment": environment, "data": data}))
+        self.rewrite(history)
 
     def rewrite(self, history: Sequence[dict[str, Any]]) -> None:
         """Write the whole history."""

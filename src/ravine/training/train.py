@@ -83,7 +83,7 @@ def train(
             (``DistributedDataParallel``) or "sharded" for a part (``fully_shard``). Every process
             takes its rows of the same batch: loss and gradient are those of one process.
             ``batch_size`` is that of all together. The first process writes and tells; hooks are
-            called in all of them and have to decide alike. Batch norm takes the statistics of a
+            called in all of them, and a stop in one ends all. Batch norm takes the statistics of a
             process's rows, and the running ones are those of the first.
         compile: ``torch.compile`` the model (False).
         checkpoint_activations: keep of each block of the model only its input for the backward pass,
@@ -96,7 +96,8 @@ def train(
             begins at the start. Arguments that are left out are those of the run; of those given,
             ``epochs``, the lr of the optimizer, ``nonfinite``, ``accumulate``, ``parallel``,
             ``compile``, ``checkpoint_activations`` and the number of processes may be new. A
-            built-in task need not be given again; a file of your own is run only if it is named.
+            built-in task need not be given again; a file of your own is run only if it is named. Other
+            training or validation data is an error (`ravine.data.fingerprint` says what is seen).
         checkpoint_every: steps (100), a time ("30s", "5min", "1h"), "auto" (as often as costs less
             than 2 % of the time, after 10 s first), "never" or None. A checkpoint is also written at
             the end and after Ctrl-C.
@@ -131,7 +132,8 @@ def train(
 
     Raises:
         NonFiniteError: something became NaN or infinite, or the loss ran away; see ``nonfinite``.
-        Interrupted: Ctrl-C or SIGTERM; the step under way was finished, and the state written.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP (a closed terminal); the step under way was finished,
+            and the state written.
         ResumeError: there is no run to resume, or something is given that must not change.
         CheckpointError: a checkpoint could not be written; those before it are untouched.
         RunDirectoryError: ``run_dir`` holds another run, is in use, or cannot be written.
@@ -191,6 +193,7 @@ def train(
         new_lr = False
         if saved is not None:
             new_lr = check_changes(saved, choices.config, Path(str(resume)))
+        hooks.team = team
         directories: list[RunDirectory] = []
 
         def open_directory() -> bool:

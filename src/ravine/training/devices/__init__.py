@@ -3,6 +3,7 @@
 from ravine.training.devices.devices import Devices
 from ravine.training.devices.joining import is_first, joined, own_device
 from ravine.training.devices.layouts import placed, whole
+from ravine.training.devices.notes import notes_of
 from ravine.training.devices.team import Team, check_same
 from ravine.training.devices.way import MAY_CHANGE, Way, settled
 
@@ -14,6 +15,7 @@ __all__ = [
     "check_same",
     "is_first",
     "joined",
+    "notes_of",
     "own_device",
     "placed",
     "settled",

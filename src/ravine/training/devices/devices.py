@@ -90,8 +90,9 @@ class Devices:
             if self.layout.divided and (part.ascends or part.state_dict()):
                 raise ArgumentError(
                     "a regulariser does not work on weights that are divided over processes",
-                    got=f"{type(part).__name__}, and parallel='sharded'",
-                    do="use parallel='data', or leave it out",
+                    got=f"{type(part).__name__} with parallel='sharded' in {self.team.world} processes",
+                    expected="one that looks at each row of a weight alone",
+                    do="use parallel='data', where every process has whole weights, or leave it out",
                 )
 
     def facts(self) -> dict[str, Any]:

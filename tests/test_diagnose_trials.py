@@ -195,21 +195,22 @@ def test_a_program_that_reaches_what_its_data_allows_is_healthy(noise):
     assert (found.findings, found.verdict) == ([], "healthy")
 
 
-def test_a_rate_that_diverges_is_the_cause_and_the_numbers_its_sign() -> None:
-    def made(seed: int) -> ravine.Task:
-        wine = ravine.tasks.load_task("wine", seed)
-        torch.manual_seed(seed)
-        return ravine.Task(
-            model=nn.Sequential(nn.Linear(13, 32), nn.ReLU(), nn.Linear(32, 3)),
-            loss="cross_entropy",
-            train=wine.train,
-            valid=wine.valid,
-            optimizer=lambda weights: torch.optim.SGD(weights, lr=100.0, momentum=0.9),
-            epochs=20,
-            batch_size=16,
-        )
+def far_too_high(seed: int) -> ravine.Task:
+    wine = ravine.tasks.load_task("wine", seed)
+    torch.manual_seed(seed)
+    return ravine.Task(
+        model=nn.Sequential(nn.Linear(13, 32), nn.ReLU(), nn.Linear(32, 3)),
+        loss="cross_entropy",
+        train=wine.train,
+        valid=wine.valid,
+        optimizer=lambda weights: torch.optim.SGD(weights, lr=100.0, momentum=0.9),
+        epochs=20,
+        batch_size=16,
+    )
 
-    found = ravine.diagnose(made)
+
+def test_a_rate_that_diverges_is_the_cause_and_the_numbers_its_sign() -> None:
+    found = ravine.diagnose(far_too_high)
     assert found.findings[0].code == "LR-HIGH"
     assert [f.root for f in found.findings if f.name == "non-finite"] in ([], [False])
 
@@ -240,14 +241,15 @@ def test_a_program_longer_than_the_budget_says_how_far_it_came():
 
 
 def test_a_loss_that_climbs_is_no_repair_though_the_answers_are_right():
-    run = program(
-        clusters(300), lambda: net(3, 16, 3), "cross_entropy",
-        optimizer=partial(torch.optim.SGD, lr=100.0),
-    )  # fmt: skip
-    seen = evidence_of(run)
-    told = [trial(seen, times_lr(factor), [0]) for factor in (0.1, 0.01)]
-    runs = [seen.replayed(times_lr(factor), 0) for factor in (0.1, 0.01)]
-    assert all(one.after[0] < 0.7 < one.before[0] for one in told)
+    seen = evidence_of(far_too_high)
+    told, runs = (
+        [make(factor) for factor in (0.01, 0.001)]
+        for make in (
+            lambda factor: trial(seen, times_lr(factor), [0]),
+            lambda factor: seen.replayed(times_lr(factor), 0),
+        )
+    )
+    assert all(one.after[0] < 0.1 < one.before[0] for one in told)
     assert runs[0].final > 100 * runs[0].losses[0] and not told[0].helped
     assert runs[1].final < runs[1].losses[0] and told[1].helped
 

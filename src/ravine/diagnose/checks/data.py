@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ravine.diagnose.evidence import Evidence
 from ravine.diagnose.probes.labels import labels
 from ravine.diagnose.probes.leak import leak
-from ravine.diagnose.probes.learnable import CERTAIN, learnable
+from ravine.diagnose.probes.learnable import CERTAIN, Learnable, learnable
 from ravine.diagnose.probes.shift import shift
 from ravine.diagnose.replay import settled
 from ravine.diagnose.suspicion import Suspicion
@@ -23,6 +23,8 @@ APART, SIGMAS = 0.65, 5.0
 EVEN = 0.7
 """Share of wrong labels where a baseline is sure, over that of all: .87 to .90 where labels were
 changed at random, .57 for three clusters that overlap."""
+SURELY = 2.0
+"""Standard errors: of 240 rows of two clusters that overlap, by chance up to .82 times as many."""
 GAP = 0.1
 """Quality lost from training to validation data before a shift of the data is called harmful."""
 
@@ -107,10 +109,12 @@ def _labels(evidence: Evidence) -> Iterator[Suspicion]:
     known = (seen.quality - seen.chance) / (1 - seen.chance) if seen.chance < 1 else 0.0
     if told.wrong < 0.08 or told.even < EVEN or told.wrong_where_sure < 0.05 or known < 0.35:
         return
-    run = evidence.replayed()
-    reached = [v for v in (settled(run.valid_quality),) if not math.isnan(v)]
-    clean = not math.isnan(seen.on_valid) and seen.on_valid - seen.quality > 0.1
-    if reached and not clean and 1 - reached[0] < 0.5 * told.wrong:
+    valid = settled(evidence.replayed().valid_quality)
+    # Validation labels that it tells better than those of training are the surest sign.
+    clean = evidence.valid_sample is not None and _clean(seen, len(evidence.valid_sample[1]))
+    if not clean and told.beyond(EVEN) < SURELY:
+        return
+    if not clean and 1 - valid < 0.5 * told.wrong:
         return  # the model tells what the baseline denies: the labels are right
     yield Suspicion(
         Finding(
@@ -127,6 +131,12 @@ def _labels(evidence: Evidence) -> Iterator[Suspicion]:
         certain=True,
         weight=2.0,
     )
+
+
+def _clean(seen: Learnable, rows: int) -> bool:
+    """Whether a baseline tells the validation labels far better than those of its own kind of rows."""
+    noise = math.sqrt(seen.quality * (1 - seen.quality) / max(1, rows))
+    return not math.isnan(seen.on_valid) and seen.on_valid - seen.quality > 0.1 + 2 * noise
 
 
 def _mismatch(evidence: Evidence) -> Iterator[Suspicion]:

@@ -14,6 +14,7 @@ from torch import nn
 
 from ravine.diagnose.program import Change
 from ravine.tasks import Task
+from ravine.training.catalog import OptimizerChoice
 
 
 @cache
@@ -45,6 +46,11 @@ def adam(lr: float = 1e-3) -> Change:
     )
 
 
+def is_ours(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether an optimizer is one of Ravine's."""
+    return any(c.__module__.startswith("ravine.") for c in type(optimizer).__mro__)
+
+
 def rebuilt(
     optimizer: torch.optim.Optimizer, **changes: object
 ) -> Callable[[list[nn.Parameter]], torch.optim.Optimizer]:
@@ -60,12 +66,14 @@ def rebuilt(
     )
     known = inspect.signature(base).parameters
     options = {k: v for k, v in {**optimizer.defaults, **changes}.items() if k in known}
+    if is_ours(optimizer):
+        return OptimizerChoice(base, **options)  # made as a run makes it: no decay of biases
     return lambda weights: base([w for w in weights if w.requires_grad], **options)
 
 
 def clipped(optimizer: torch.optim.Optimizer, norm: float = 1.0) -> Change:
     """Return the same optimizer with the norm of all gradients clipped before each step."""
-    make = rebuilt(optimizer)
+    make = rebuilt(optimizer, clip_norm=norm)
 
     def made(weights: list[nn.Parameter]) -> torch.optim.Optimizer:
         new = make(weights)
@@ -78,7 +86,7 @@ def clipped(optimizer: torch.optim.Optimizer, norm: float = 1.0) -> Change:
 
     return Change(
         f"clip the norm of the gradients at {norm:g}",
-        optimizer=made,
+        optimizer=make if is_ours(optimizer) else made,
         written=(("optimizer.clip_norm", f"{norm:g}"),),
     )
 

@@ -163,3 +163,9 @@ def test_a_share_is_one_of_what_noise_leaves():
     # Where a constant is right in 94 of 100, no repair can gain 5 of 100 on it.
     assert helps([0.5, 0.6], [0.02, 0.025], most=0.06)
     assert not helps([0.5, 0.6], [0.05, 0.055], most=0.06)
+
+
+def test_what_is_as_good_as_a_baseline_has_to_be_halved():
+    assert not helps([0.13, 0.16], [0.08, 0.11], floor=0.2)
+    assert helps([0.13, 0.16], [0.06, 0.07], floor=0.2)
+    assert helps([0.13, 0.16], [0.08, 0.11])  # without one a quarter is enough

@@ -95,7 +95,7 @@ def test_damaged_files_are_made_again(folder):
     ):
         path.write_bytes(damaged)
         assert "compiled " in run(folder).stdout
-        assert "loaded " in run(folder).stdout
+    assert "loaded " in run(folder).stdout
     # The text is for people, and for compiling; what is loaded is the machine code.
     (text,) = (p for p in snapshot(folder) if p.suffix == ".py")
     text.write_bytes(b"\xff\xfe")

@@ -19,6 +19,8 @@ ROOM = 0.05
 """Improvements of error smaller than this share of the whole are not called a repair."""
 SHARE = {"error": 0.25, "loss": 0.15, "train/loss": 0.25, "valid/loss": 0.05}
 """The share of what was wrong that a repair takes away at least."""
+OF_THE_GOOD = 0.5
+"""The share for a program that is no worse than a quick baseline: what is healthy can be bettered."""
 DIVERGED = 1.2
 """The error of a run that was not finite: worse than any constant answer, whose error is <= 1."""
 
@@ -84,8 +86,9 @@ def helps(
     gain = mean_before - mean_after
     if measure == "error" and (gain < ROOM or mean_after > most - min(ROOM, most / 2)):
         return False
-    above = mean_before - floor if mean_before - floor > ROOM else mean_before
-    return gain >= SHARE[measure] * abs(above)
+    if floor and mean_before - floor <= ROOM:  # it was as good as can be expected
+        return gain >= OF_THE_GOOD * mean_before
+    return gain >= SHARE[measure] * abs(mean_before - floor)
 
 
 def _floor(evidence: Evidence) -> float:

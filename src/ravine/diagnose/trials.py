@@ -71,7 +71,8 @@ def helps(
     Args:
         before, after: the measure for each seed.
         measure: which; errors have to fall by `ROOM` at least.
-        floor: what noise in the data keeps from everyone: the share is one of what lies above it.
+        floor: what noise in the data keeps from everyone, of the first seed's data: the share is one
+            of what lies above it.
         most: what is no repair however much worse it was before, such as the error of a constant.
 
     >>> helps([0.5, 0.4], [0.1, 0.2]), helps([0.5, 0.4], [0.1, 0.5]), helps([0.04], [0.01])
@@ -86,7 +87,7 @@ def helps(
     gain = mean_before - mean_after
     if measure == "error" and (gain < ROOM or mean_after > most - min(ROOM, most / 2)):
         return False
-    if floor and mean_before - floor <= ROOM:  # it was as good as can be expected
+    if floor and pairs[0][0] - floor <= ROOM:  # it was as good as can be expected
         return gain >= OF_THE_GOOD * mean_before
     return gain >= SHARE[measure] * abs(mean_before - floor)
 

@@ -20,10 +20,11 @@ from ravine.diagnose.program import Change
 from ravine.diagnose.replay import Trace
 from ravine.diagnose.settling import Case
 from ravine.diagnose.suspicion import Suspicion
-from ravine.diagnose.treated import Remedy, Treated, _runs_away, _worse, treated
+from ravine.diagnose.treated import Remedy, Treated, _worse, treated
 from ravine.diagnose.treated_file import text_of
 from ravine.diagnose.treatments.model import HE, LINEAR_HEAD
 from ravine.diagnose.treatments.steps import adam, times_lr
+from ravine.diagnose.trials import climbed
 from ravine.errors import ArgumentError, RunDirectoryError
 from ravine.report.strict_json import to_strict_json
 
@@ -114,9 +115,11 @@ def test_together_no_worse_than_the_first_alone(
 def test_a_run_whose_loss_runs_away_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its answers may be right while the weights grow without end."""
     evidence, cases, findings = slow_and(times_lr(1000.0))
-    assert _runs_away(Trace(losses=[1.0], train_loss=[9.0, 11.0, 12.0])) == 11.0
-    assert _runs_away(Trace(losses=[1.0], train_loss=[11.0, 9.0, 9.0])) is None
-    monkeypatch.setattr("ravine.diagnose.treated.RISEN", 0.01)
+    assert climbed(Trace(losses=[1.0], train_loss=[1.0, 2.1, 3.0]))
+    assert not climbed(Trace(losses=[1.0], train_loss=[3.0, 1.9, 1.9]))
+    assert climbed(Trace(losses=[-1.0], train_loss=[0.5]))  # a likelihood may be above 1
+    assert not climbed(Trace(losses=[-1.0], train_loss=[-5.0]))
+    monkeypatch.setattr("ravine.diagnose.treated.climbed", lambda run: True)
     made = treated(evidence, findings, cases, "mine.py")
     assert (
         made is not None and made.before == () and [one.by_hand for one in made.remedies] == [True]

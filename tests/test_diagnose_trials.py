@@ -15,7 +15,7 @@ import ravine
 from ravine import Task, diagnose
 from ravine.diagnose.evidence import AS_IT_IS
 from ravine.diagnose.program import Change, Program
-from ravine.diagnose.replay import Trace
+from ravine.diagnose.replay import Trace, replay
 from ravine.diagnose.settling import Case, settle
 from ravine.diagnose.suspicion import Suspicion
 from ravine.diagnose.treatments.layers import INSERT_RELU, NORMALISE, widen
@@ -227,9 +227,16 @@ def test_a_program_that_fails_later_says_at_which_step():
                 raise ValueError("a row too many")
             return self.layer(x)
 
+    task = program(clusters(200), Fails, "cross_entropy")
     with pytest.raises(TaskError, match="fails after step 9") as told:
-        diagnose(program(clusters(200), Fails, "cross_entropy"), budget=60)
+        diagnose(task, budget=60)
     assert "ValueError: a row too many" in str(told.value) and "epoch 2" in str(told.value)
+    mine = task(0)  # a Task of a person's own gets its weights back after an error too
+    before = {k: v.clone() for k, v in mine.model.state_dict().items()}
+    with pytest.raises(TaskError, match="fails after step"):
+        diagnose(mine, budget=60)
+    assert all(torch.equal(v, before[k]) for k, v in mine.model.state_dict().items())
+    assert all(weight.grad is None for weight in mine.model.parameters())
 
 
 def test_a_program_longer_than_the_budget_says_how_far_it_came():
@@ -252,6 +259,20 @@ def test_a_loss_that_climbs_is_no_repair_though_the_answers_are_right():
     assert all(one.after[0] < 0.1 < one.before[0] for one in told)
     assert runs[0].final > 100 * runs[0].losses[0] and not told[0].helped
     assert runs[1].final < runs[1].losses[0] and told[1].helped
+
+
+def test_a_scaled_plateau_still_listens():
+    lr = "plateau(0.1, patience=1)"
+    run = program(
+        clusters(60),
+        lambda: net(3, 8, 3),
+        lambda o, y: 0 * o.sum() + 1.0,
+        optimizer=f"sgd(lr={lr})",
+    )
+    made = Program(run).fresh(times_lr(10.0))
+    assert made.optimizer.param_groups[0]["schedule"](0) == pytest.approx(1.0)
+    replay(made)  # a loss that never falls
+    assert made.optimizer.param_groups[0]["schedule"](0) < 0.5
 
 
 def test_a_replay_decays_what_a_run_decays():

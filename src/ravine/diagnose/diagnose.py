@@ -59,6 +59,17 @@ def diagnose(
             "there is nothing to diagnose", expected="a task, or a run directory", got="neither"
         )
     evidence = Evidence(Program(task, seed or 0), start + budget)
+    try:
+        told = _diagnosed(evidence, task, again, budget, treat)
+    finally:
+        evidence.program.put_back()
+    told.seconds = time.perf_counter() - start
+    return told
+
+
+def _diagnosed(
+    evidence: Evidence, task: TaskSource, again: RunProgram | None, budget: float, treat: bool
+) -> Diagnosis:
     first = evidence.fresh()
     with threads_for(first.task, first.train.size, first.device):
         _one_step(evidence)
@@ -83,8 +94,6 @@ def diagnose(
             except KeyboardInterrupt:  # what was found is not lost by it
                 told.interrupted = True
         told.drawings = drawings(evidence, told.findings, told.treated)
-        told.seconds = time.perf_counter() - start
-        evidence.program.put_back()
         return told
 
 

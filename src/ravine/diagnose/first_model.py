@@ -22,7 +22,7 @@ class FirstModel:
             (weight, weight.detach().clone(), weight.requires_grad, _shallow(weight.__dict__))
             for weight in (*model.parameters(), *model.buffers())
         ]
-        self._hooks = [weight._backward_hooks for weight, *_ in self._weights]
+        self._hooks = [_copied(weight._backward_hooks) for weight, *_ in self._weights]
 
     def put_back(self) -> nn.Module:
         """Return the model as it came, without gradients."""
@@ -34,7 +34,7 @@ class FirstModel:
         ):
             weight.requires_grad_(requires_grad)
             weight.grad = None
-            weight._backward_hooks = hooks
+            weight._backward_hooks = _copied(hooks)
             weight.__dict__.clear()
             weight.__dict__.update(held)
             _fill(weight, value)
@@ -51,4 +51,8 @@ def _fill(weight: Tensor, value: Tensor) -> None:
 
 def _shallow(held: dict[str, Any]) -> dict[str, Any]:
     """Return the attributes with the containers of modules, weights and hooks copied."""
-    return {k: v.copy() if isinstance(v, (dict, set)) else v for k, v in held.items()}
+    return {name: _copied(value) for name, value in held.items()}
+
+
+def _copied(value: Any) -> Any:
+    return value.copy() if isinstance(value, (dict, set)) else value

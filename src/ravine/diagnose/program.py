@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ravine.diagnose.first_model import FirstModel
 from ravine.schedules.base import Schedule
+from ravine.schedules.scaled import Scaled
 from ravine.tasks import Task, load_task
 from ravine.tasks.loading import TaskSource
 from ravine.tasks.seeding import seeded
@@ -31,21 +32,6 @@ from ravine.training.choices import BATCH_SIZE, EPOCHS, OPTIMIZER
 from ravine.training.making import make_optimizer
 
 __all__ = ["Change", "Fresh", "Program"]
-
-
-@dataclass(frozen=True, repr=False)
-class Scaled(Schedule):
-    """Another schedule, times a factor."""
-
-    schedule: Schedule
-    factor: float
-
-    @property
-    def length(self) -> int | None:
-        return self.schedule.length
-
-    def equation(self, t: int) -> float:
-        return self.factor * self.schedule(t)
 
 
 @dataclass(frozen=True)

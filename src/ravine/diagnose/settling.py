@@ -148,7 +148,7 @@ def _confirm(evidence: Evidence, cases: Sequence[Case]) -> None:
     promising = sorted((c for c in cases if c.best is not None), key=lambda c: -c.score)
     for place, case in enumerate(promising):
         if place >= CONFIRMED:
-            if not case.suspicion.certain:  # weaker than four others: not worth a finding
+            if not case.suspicion.certain:  # weaker than that many others
                 case.trials[:] = [replace(one, helped=False) for one in case.trials]
             continue
         one = case.suspicion

@@ -9,20 +9,16 @@ from typing import Any
 
 from ravine.diagnose.evidence import Evidence
 from ravine.diagnose.program import Change
-from ravine.diagnose.replay import Trace
 from ravine.diagnose.settings import as_settings, configured
 from ravine.diagnose.settling import Case, measure_of
 from ravine.diagnose.treatments.loss import and_also
-from ravine.diagnose.trials import ROOM, trial
+from ravine.diagnose.trials import ROOM, climbed, trial
 from ravine.watch.finding import Finding, Trial
 
 __all__ = ["WHOLE", "Remedy", "Treated", "named", "treated"]
 
 WHOLE = "all remedies together"
 """What the change of the whole treated program says."""
-
-RISEN = 10.0
-"""A training loss that ends at so many times its first value has run away."""
 
 _STEPPING = ("lr", "optimizer", "groups")
 """Parts of a change that are one thing: two of them would undo each other."""
@@ -224,21 +220,13 @@ def _proved(evidence: Evidence, chosen: list[_Chosen]) -> tuple[_Form, Trial] | 
         proof = trial(evidence, form.change, [seed], measure_of(chosen[0].trial))
         if not proof.before:
             why = why or f"its replay: {proof.measure}"
+        elif climbed(run := evidence.replayed(form.change, seed)):
+            why = f"with it the training loss rises, to {run.final:.3g}"
         elif not proof.helped:
             why = why or f"replayed, {proof.measure} is {proof.after[0]:.3g} with it"
-        elif (loss := _runs_away(evidence.replayed(form.change, seed))) is not None:
-            why = f"with it the training loss rises, to {loss:.3g}"
         else:
             return form, proof
     return why
-
-
-def _runs_away(run: Trace) -> float | None:
-    """Return where the loss ends that was repaired by its answers alone, or None.
-
-    Answers may be right while the weights grow without end, which `ravine.train` calls a divergence.
-    """
-    return run.final if run.losses and run.final > RISEN * run.losses[0] else None
 
 
 def _form(evidence: Evidence, chosen: list[_Chosen], *, settings: bool = True) -> _Form:

@@ -136,12 +136,16 @@ def trial(
     if helped and measure == "train/loss" and math.isnan(error_of(before[0])):
         # Without a quality nobody knows where a loss should end: measured by its whole fall.
         helped = old[0] - new[0] >= SHARE[measure] * (before[0].losses[0] - new[0])
-    helped = helped and not any(map(_climbed, after))
+    helped = helped and not any(map(climbed, after))
     return Trial(remedy.says, old, new, name, helped)
 
 
-def _climbed(trace: Trace) -> bool:
-    """Whether a loss ended far above its first value: answers may be right then, by their order."""
+def climbed(trace: Trace) -> bool:
+    """Return whether a loss ended far above its first value.
+
+    Answers may be right then, while the weights grow without end, which `ravine.train` calls a
+    divergence.
+    """
     return trace.final > trace.losses[0] + abs(trace.losses[0])
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, SupportsFloat, SupportsIndex
 
 import torch
 
-from ravine.schedules import Schedule
+from ravine.schedules.scaled import Scaled
 
 __all__ = ["FACTOR", "Lowered", "lower_schedules"]
 
@@ -18,37 +16,17 @@ FACTOR = 0.5
 
 
 @dataclass(frozen=True, repr=False)
-class Lowered(Schedule):
-    """Another schedule times a factor.
+class Lowered(Scaled):
+    """Another schedule times a factor, written as the other alone.
 
     >>> from ravine.schedules import constant
-    >>> Lowered(constant(0.1), 0.5)(3)
-    0.05
+    >>> lowered = Lowered(constant(0.1), 0.5)
+    >>> lowered(3), lowered
+    (0.05, constant(0.1))
     """
 
-    schedule: Schedule
-    factor: float
-
-    @property
-    def length(self) -> int | None:
-        return self.schedule.length
-
-    def equation(self, t: int) -> float:
-        return self.factor * self.schedule(t)
-
-    def __repr__(self) -> str:
-        return repr(
-            self.schedule
-        )  # a state is saved with what was written, and lowered when loaded
-
-    def observe(self, value: SupportsFloat, *, step: SupportsIndex | None = None) -> None:
-        self.schedule.observe(value, step=step)
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.schedule.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.schedule.load_state_dict(state)
+    def __repr__(self) -> str:  # a state is saved with what was written, and lowered when loaded
+        return repr(self.schedule)
 
 
 def lower_schedules(optimizer: torch.optim.Optimizer, factor: float) -> None:

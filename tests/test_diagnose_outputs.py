@@ -1,16 +1,15 @@
-"""A model that is blind, modes that differ, columns and classes: a made fault and its healthy twin."""
+"""A model that is blind to its input, and modes that differ: a made fault and its healthy twin."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from faulty_programs import clusters, evidence_of, generator, line, names, net, program
+from faulty_programs import clusters, evidence_of, names, net, program
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from ravine import diagnose
-from ravine.diagnose.checks.habits import habit_checks
-from ravine.diagnose.probes.columns import columns
+from ravine.diagnose.checks.outputs import output_checks
 from ravine.diagnose.probes.dependence import dependence
 from ravine.diagnose.probes.modes import modes
 from ravine.diagnose.probes.run import at_end
@@ -43,7 +42,7 @@ def test_what_depends_on_its_input_a_little_is_not_blind():
 
     seen = evidence_of(program(CLASSES, Weak, "cross_entropy")).probe(dependence)
     assert seen.rows == 64 and seen.first > 1e-5
-    assert names(habit_checks(evidence_of(program(CLASSES, Weak, "cross_entropy")))) == []
+    assert names(output_checks(evidence_of(program(CLASSES, Weak, "cross_entropy")))) == []
 
 
 def normed(momentum):
@@ -68,11 +67,11 @@ def test_running_statistics_of_the_last_batch_alone():
     run = in_order(waves(), normed(0.9), epochs=20)
     seen = evidence_of(run).probe(modes)
     assert seen.norms == ("1",) and seen.lost > 0.2
-    (found,) = habit_checks(evidence_of(run))
+    (found,) = output_checks(evidence_of(run))
     assert (found.finding.name, found.finding.where) == ("train-eval-gap", "1")
     plain = program(CLASSES, normed(0.1), "cross_entropy")
     assert abs(evidence_of(plain).probe(modes).lost) < 0.05
-    assert names(habit_checks(evidence_of(plain))) == []
+    assert names(output_checks(evidence_of(plain))) == []
 
 
 def test_modes_against_two_loops():
@@ -97,35 +96,3 @@ def test_normalising_each_row_keeps_the_shapes():
     assert GROUPS.model is not None
     GROUPS.model(model)
     assert isinstance(model[1], nn.GroupNorm) and model(torch.ones(1, 1, 4, 4)).shape == (1, 2)
-
-
-def test_columns_against_two_loops():
-    X = torch.randint(0, 3, (40, 12), generator=generator(4)).float()
-    X[:, 2], X[:, 5], X[:, 7], X[:, 9] = 1.0, X[:, 0], X[:, 0], X[:, 4]
-    y = torch.tensor([0] * 39 + [1])
-    seen = evidence_of(program((X, y), lambda: net(12, 4, 2), "cross_entropy")).probe(columns)
-    constant = [k for k in range(12) if all(row[k] == X[0, k] for row in X)]
-    repeated = [
-        (min(j for j in range(12) if torch.equal(X[:, j], X[:, k])), k)
-        for k in range(12)
-        if any(torch.equal(X[:, j], X[:, k]) for j in range(k)) and k not in constant
-    ]
-    assert list(seen.constant) == constant == [2]
-    assert list(seen.repeated) == repeated == [(0, 5), (0, 7), (4, 9)]
-    assert seen.classes == (39, 1) and seen.columns == 12
-
-
-def test_columns_and_rare_classes_are_told_and_not_held_against_anyone():
-    X, y = clusters(300, classes=2)
-    X = torch.cat([X, X[:, :1], torch.ones(300, 1)], 1)
-    y = torch.where(torch.arange(300) % 2 == 0, y, 0)
-    rare = torch.zeros(300, dtype=torch.long)
-    rare[:4] = 1
-    found = diagnose(program((X, y), lambda: net(4, 8, 2), "cross_entropy"), budget=60, treat=False)
-    told = {f.name: f for f in found.findings}
-    assert told["uninformative-features"].severity == "info"
-    assert "1 never vary (3), and 1 repeat another (2 is 0)" in told["uninformative-features"].says
-    seen = evidence_of(program((X, rare), lambda: net(4, 8, 2), "cross_entropy"))
-    assert "label-imbalance" in names(habit_checks(seen))
-    X, y = line(100)
-    assert names(habit_checks(evidence_of(program((X, y), lambda: net(4, 8, 1), "mse")))) == []

@@ -1,11 +1,10 @@
-"""Does the model look at its inputs, does it answer alike in both modes, and what do columns hold."""
+"""Does the output depend on the input, and is it the same in training and evaluation mode."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from ravine.diagnose.evidence import Evidence
-from ravine.diagnose.probes.columns import columns
 from ravine.diagnose.probes.dependence import dependence
 from ravine.diagnose.probes.modes import modes
 from ravine.diagnose.probes.run import run
@@ -20,16 +19,13 @@ LOST = 0.2
 """Quality lost by evaluation mode: a fifth of the whole is beyond what running averages lag."""
 FEW_ROWS = 8
 """A batch of which mean and variance are mostly noise."""
-RARE = 0.02
-"""Share of the rarest class below which an accuracy hardly sees it."""
 
 
-def habit_checks(evidence: Evidence) -> Iterator[Suspicion]:
-    """Yield a model that is blind, modes that differ, and what columns and classes hold."""
+def output_checks(evidence: Evidence) -> Iterator[Suspicion]:
+    """Yield a model that is blind to its inputs, and modes that differ."""
     if evidence.probe(run).trace.non_finite is None:
         yield from _blind(evidence)
         yield from _modes(evidence)
-    yield from _columns(evidence)
 
 
 def _blind(evidence: Evidence) -> Iterator[Suspicion]:
@@ -70,45 +66,3 @@ def _modes(evidence: Evidence) -> Iterator[Suspicion]:
         certain=True,
         weight=1.2,
     )
-
-
-def _columns(evidence: Evidence) -> Iterator[Suspicion]:
-    seen = evidence.probe(columns)
-    useless = len(seen.constant) + len(seen.repeated)
-    if useless:
-        parts = []
-        if seen.constant:
-            parts.append(f"{len(seen.constant)} never vary ({_few(seen.constant)})")
-        if seen.repeated:
-            pairs = [f"{later} is {first}" for first, later in seen.repeated]
-            parts.append(f"{len(seen.repeated)} repeat another ({_few(pairs)})")
-        yield Suspicion(
-            Finding(
-                "uninformative-features",
-                "info",
-                "high",
-                f"of {seen.columns} columns " + ", and ".join(parts),
-                where="inputs",
-                evidence={"constant": seen.constant, "repeated": seen.repeated},
-            ),
-            certain=True,
-        )
-    total = sum(seen.classes)
-    if len(seen.classes) > 1 and seen.classes[-1] < RARE * total and len(seen.classes) * RARE < 1:
-        yield Suspicion(
-            Finding(
-                "label-imbalance",
-                "info",
-                "high",
-                f"the rarest of {len(seen.classes)} classes has {seen.classes[-1]} of {total} rows, "
-                f"the most frequent {seen.classes[0]}: accuracy hardly sees the rare one",
-                where="targets",
-                evidence={"rows of a class": seen.classes},
-            ),
-            certain=True,
-        )
-
-
-def _few(things: object) -> str:
-    listed = [str(thing) for thing in things]  # type: ignore[attr-defined]
-    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ravine.engine import pages
 from ravine.engine.choice import is_dense
 from ravine.engine.lean import (
     NONNEGATIVE,
@@ -168,9 +169,7 @@ def put(
         held.pop(old, None)
     dtype = form if isinstance(form, torch.dtype) else form.dtype
     coded = isinstance(form, Lean) and form.octaves > 0
-    target = torch.empty_like(
-        weight.detach(), dtype=torch.float32 if coded else dtype, requires_grad=False
-    )
+    target = pages.empty_like(weight, torch.float32 if coded else dtype)
     target = target.copy_(value) if isinstance(value, Tensor) else target.fill_(value)
     if not coded:
         held[name] = target

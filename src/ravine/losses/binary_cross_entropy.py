@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ravine.engine.functions import exp, log1p, sigmoid, where
+from ravine.engine.functions import exp, log1p, where
 from ravine.losses.loss import elementwise_loss
 
 
@@ -33,12 +33,16 @@ def binary_cross_entropy(x, y):
     Source: Cox 1958; Bishop 2006, equation 4.90.
     """
     # Branches, not abs and maximum: their derivative at logit 0 would be wrong, and every derivative
-    # of a branch is right.
-    tail = log1p(exp(where(x > 0, -x, x)))
+    # of a branch is right. One exp for everything, and one quotient beside that of log1p: with
+    # sigmoid(x) and sigmoid(-x) by themselves the pass takes a quarter longer.
+    e = exp(where(x > 0, -x, x))
+    larger = 1 / (1 + e)
+    p = where(x > 0, larger, e * larger)  # sigmoid(x)
+    miss = where(x > 0, e * larger, larger)  # sigmoid(-x)
+    tail = log1p(e)
     positive = where(x > 0, 0.0, -x) + tail
     negative = where(x > 0, x, 0.0) + tail
     # Nothing of an infinite loss is nothing; nothing of a finite one keeps its derivative by y.
     value = where((y == 0) & (x - x != 0), 0.0, y * positive)
     value = value + where((y == 1) & (x - x != 0), 0.0, (1 - y) * negative)
-    slope = (1 - y) * sigmoid(x) - y * sigmoid(-x)
-    return value, slope, sigmoid(x) * sigmoid(-x)
+    return value, (1 - y) * p - y * miss, p * miss

@@ -71,6 +71,29 @@ def in_processes(world: int, case: Callable[..., Any], *args: Any) -> list[Any]:
     return results
 
 
+def exit_codes(world: int, case: Callable[..., Any], *args: Any) -> list[int | None]:
+    """Return how processes that call ``case(*args)`` together end, each by itself."""
+    with tempfile.TemporaryDirectory() as folder:
+        meeting = str(Path(folder) / "meeting")
+        _, sender = _START.Pipe(duplex=False)
+        processes = [
+            _START.Process(
+                target=_in_process, args=(case, k, world, meeting, args, sender), daemon=True
+            )
+            for k in range(world)
+        ]
+        try:
+            for process in processes:
+                process.start()
+            for process in processes:
+                process.join(TIME_LIMIT)
+            return [process.exitcode for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+                process.join()
+
+
 def exit_code(function: Callable[..., Any], *args: Any) -> int | None:
     """Return how a process that calls ``function(*args)`` ends: 0, or minus the signal."""
     process = _START.Process(target=function, args=args, daemon=True)

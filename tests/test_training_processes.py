@@ -122,18 +122,28 @@ def going_on(folder: Path, epochs: int, optimizer: Any, settings: dict[str, Any]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("parallel", "optimizer"),
-    [("data", OPTIMIZER), ("sharded", OPTIMIZER), ("sharded", torchs)],
+    ("parallel", "optimizer", "worlds"),
+    [
+        ("data", OPTIMIZER, [1, 2, 4, 1]),
+        ("sharded", OPTIMIZER, [1, 4, 2, 1, 3]),
+        ("sharded", torchs, [2, 4, 1]),
+    ],
     ids=["data", "sharded", "sharded, torch's optimizer"],
 )
-def test_one_two_four_one(parallel: str, optimizer: Any, tmp_path: Path) -> None:
+def test_each_number_of_processes_goes_on_from_another(
+    parallel: str, optimizer: Any, worlds: list[int], tmp_path: Path
+) -> None:
+    """Also from what one process wrote, and with more of them than a weight has rows."""
     settings = {"regularize": "early_stopping(patience=9)"}
-    expected = run(made, optimizer, settings | {"epochs": 8})
-    many = settings | {"parallel": parallel}
-    going_on(tmp_path, 2, optimizer, settings)
-    in_processes(2, going_on, tmp_path, 4, optimizer, many)
-    in_processes(4, going_on, tmp_path, 6, optimizer, many)
-    assert_same(going_on(tmp_path, 8, optimizer, settings), expected)
+    expected = run(made, optimizer, settings | {"epochs": 2 * len(worlds)})
+    for turn, world in enumerate(worlds, 1):
+        if world == 1:
+            found = [going_on(tmp_path, 2 * turn, optimizer, settings)]
+        else:
+            many = settings | {"parallel": parallel}
+            found = in_processes(world, going_on, tmp_path, 2 * turn, optimizer, many)
+    for result in found:
+        assert_same(result, expected)
 
 
 def interrupted(folder: Path, parallel: str) -> str:

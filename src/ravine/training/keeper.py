@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ravine.errors import ArgumentError, CheckpointError
 from ravine.training.best import Best
-from ravine.training.checkpoints import Led, Memory, Position
+from ravine.training.checkpoints import Led, Places, Position
 from ravine.training.loop import Loop
 from ravine.training.record import History
 from ravine.training.signals import Signals
@@ -75,10 +75,11 @@ def check_keep(count: Any) -> int:
 class Keeper:
     """Writes the checkpoints of a loop, in the store, when they are due.
 
-    Every process of a run has one; the first one's clock decides, and it alone has a store.
+    Every process of a run has one; the first one's clock decides.
     """
 
     loop: Loop
+    places: Places
     store: Led
     every: Interval
     history: History
@@ -95,7 +96,7 @@ class Keeper:
 
     def begin(self) -> None:
         """Keep the state that the run begins with, or went back to, until there is a newer one."""
-        self._start = Led(Memory(), self.loop.devices.team)
+        self._start = self.places.memory()
         try:
             self._start.save(self.position, self.state())
         except CheckpointError:

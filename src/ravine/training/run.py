@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from ravine.errors import Interrupted, NonFiniteError, RavineError
 from ravine.training.acting import parts_of, stopper_of
 from ravine.training.batches import evaluation_batches, training_batches
 from ravine.training.best import Best
-from ravine.training.checkpoints import Led, Memory, Store
+from ravine.training.checkpoints import Places
 from ravine.training.choices import Choices
 from ravine.training.devices import Devices, Team, notes_of, own_device
 from ravine.training.environment import environment
@@ -45,13 +46,13 @@ class Run:
 
     Attributes:
         directory: where this process writes the run; None for no place, or for another process.
-        kept: whether one of the processes writes it.
+        path: that place, in all processes; None for no place.
         watch: whether some of the steps are looked at; the first process does.
     """
 
     choices: Choices
     directory: RunDirectory | None
-    kept: bool
+    path: Path | None
     listeners: Sequence[Listener]
     every: Interval
     keep: int = 2
@@ -113,15 +114,13 @@ class Run:
     ) -> Keeper:
         """Return what writes the checkpoints, the loop put where the newest one was written."""
         directory, team = self.directory, self.team
-        store: Store | None = None
-        best = Best(None, loop.stopper, kept=self.kept)
+        places = Places(self.path, team, divided=loop.devices.layout.divided)
+        store = places.asked(CHECKPOINTS, self.keep)
+        best = Best(places.store(BEST, keep=1), loop.stopper, kept=self.path is not None)
         position = None
-        if directory is not None:
-            store = Store(directory.path / CHECKPOINTS, self.keep)
-            best.store = store.beside(directory.path / BEST, keep=1)
         if self.resumed:
             notes += team.led(lambda: unchanged(directory, record.environment, data))
-            position, state, passed = Led(store, team).newest()
+            position, state, passed = store.newest()
             notes += passed
             if position is None:
                 notes.append("resumed from the start: there is no checkpoint yet")
@@ -133,7 +132,8 @@ class Run:
                 notes.append(where_it_goes_on(loop))
         keeper = Keeper(
             loop,
-            Led(store, team),
+            places,
+            store,
             self.every,
             record.history,
             self.signals,
@@ -153,9 +153,7 @@ class Run:
             keeper=keeper,
             history=record.history,
             policy=policy,
-            points=Led(
-                Memory(keep=2) if directory is None else Store(directory.path / POINTS), self.team
-            ),
+            points=keeper.places.asked(POINTS, keep=2, held=2),
             tell=self._emit,
             rewrite=_nothing if directory is None else (lambda: directory.rewrite(record.history)),
         )

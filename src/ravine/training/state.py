@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ravine.errors import ResumeError
 from ravine.optim import Optimizer
-from ravine.training.devices import placed, whole
+from ravine.training.devices import Slices, parted, placed
 from ravine.training.loop import Loop
 from ravine.training.lowering import FACTOR, lower_schedules
 from ravine.training.random_state import random_state, set_random_state
@@ -32,8 +32,8 @@ COUNTERS = (
 def state_of(loop: Loop) -> dict[str, Any]:
     """Return the state of a loop, as dictionaries of tensors and numbers; the tensors are its own.
 
-    Several processes ask for it together, and only the first gets the tensors that are divided
-    over them: the state has the same form for any number of processes.
+    Several processes ask for it together. Of a tensor that is divided over them each gets its
+    `Part`; all else is what counts in the first: the state has the same form for any number of them.
     """
     loop.settle()
     under_way = loop.batch > 0
@@ -55,10 +55,7 @@ def state_of(loop: Loop) -> dict[str, Any]:
         "epoch_random": loop.epoch_random if under_way else None,
         "gradient_norm": loop.gradient_norm() if under_way else None,
     }
-    if not loop.devices.layout.divided:
-        return state
-    found: dict[str, Any] = whole(state, keep=loop.devices.team.leads)
-    return found
+    return parted(state) if loop.devices.layout.divided else state
 
 
 def check_form(state: Any) -> None:
@@ -93,14 +90,13 @@ def load_state(loop: Loop, state: dict[str, Any], *, keep_lr: bool) -> None:
         ResumeError: the state is that of another model, optimizer, scheduler or early stopping.
     """
     try:
+        state = placed(state, _divided_as(loop, state))
         _load_model(loop.model, state["model"])
         _load_optimizer(loop.optimizer, state["optimizer"], keep_lr=keep_lr)
         if isinstance(loop.loss, nn.Module):
             loop.loss.load_state_dict(state["loss"])
         if loop.stopper is not None:
-            stopper = dict(state["stopper"])
-            stopper["weights"] = placed(stopper["weights"], loop.model.state_dict())
-            loop.stopper.load_state_dict(stopper)
+            loop.stopper.load_state_dict(state["stopper"])
         if loop.scheduler is not None:
             loop.scheduler.load_state_dict(state["scheduler"])
         for part, kept in zip(loop.parts, state["parts"], strict=True):
@@ -152,7 +148,7 @@ def _model_state(model: nn.Module) -> dict[str, Any]:
 
 
 def _load_model(model: nn.Module, state: dict[str, Any]) -> None:
-    model.load_state_dict(placed(state["state"], model.state_dict()))
+    model.load_state_dict(state["state"])
     buffers = dict(model.named_buffers())
     with torch.no_grad():
         for name, value in state["buffers"].items():
@@ -162,7 +158,6 @@ def _load_model(model: nn.Module, state: dict[str, Any]) -> None:
 def _load_optimizer(
     optimizer: torch.optim.Optimizer, state: dict[str, Any], *, keep_lr: bool
 ) -> None:
-    state = {**state, "state": _placed_states(optimizer, state["state"])}
     if not keep_lr:
         optimizer.load_state_dict(state)
     elif isinstance(optimizer, Optimizer):
@@ -174,14 +169,20 @@ def _load_optimizer(
             group["lr"] = rate
 
 
-def _placed_states(optimizer: torch.optim.Optimizer, states: dict[Any, Any]) -> dict[Any, Any]:
-    """Return an optimizer's states of weights, divided as the weights are."""
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+def _divided_as(loop: Loop, state: dict[str, Any]) -> dict[str, Any]:
+    """Return tensors that are divided as those of the same names in the state are to be."""
+    weights = [w for group in loop.optimizer.param_groups for w in group["params"]]
+    model = loop.model.state_dict()
+    states = {
+        k: {name: weights[k] for name, value in held.items() if _fits(value, weights[k])}
+        for k, held in state["optimizer"]["state"].items()
+    }
     return {
-        k: placed(state, {n: weights[k] for n, v in state.items() if _fits(v, weights[k])})
-        for k, state in states.items()
+        "model": {"state": model},
+        "optimizer": {"state": states},
+        "stopper": {"weights": model},
     }
 
 
 def _fits(value: Any, weight: Tensor) -> bool:
-    return isinstance(value, Tensor) and value.shape == weight.shape
+    return isinstance(value, (Tensor, Slices)) and tuple(value.shape) == tuple(weight.shape)

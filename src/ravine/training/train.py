@@ -82,9 +82,10 @@ def train(
         parallel: with several processes (``torchrun``), "data" for a copy of the model in each
             (``DistributedDataParallel``) or "sharded" for a part (``fully_shard``). Every process
             takes its rows of the same batch: loss and gradient are those of one process.
-            ``batch_size`` is that of all together. The first process writes and tells; hooks are
-            called in all of them, and a stop in one ends all. Batch norm takes the statistics of a
-            process's rows, and the running ones are those of the first.
+            ``batch_size`` is that of all together. The first process writes and tells, but of sharded
+            weights each writes its part, into a ``run_dir`` that all must see; hooks are called in all of
+            them, and a stop in one ends all. Batch norm takes the statistics of a process's rows, and the
+            running ones are those of the first.
         compile: ``torch.compile`` the model (False).
         checkpoint_activations: keep of each block of the model only its input for the backward pass,
             and compute the rest again (False).
@@ -196,18 +197,18 @@ def train(
         hooks.team = team
         directories: list[RunDirectory] = []
 
-        def open_directory() -> bool:
+        def open_directory() -> Path | None:
             if resume is not None:
                 directories.append(RunDirectory.reopened(Path(resume)))
             elif run_dir is not None:
                 directories.append(RunDirectory(Path(run_dir)))
-            return bool(directories)
+            return directories[0].path.absolute() if directories else None
 
-        kept = team.led(open_directory)
+        path = team.led(open_directory)
         run = Run(
             choices=choices,
             directory=directories[0] if directories else None,
-            kept=kept,
+            path=path,
             listeners=[*listeners, *written] if team.leads else (),
             every=every,
             keep=keep,

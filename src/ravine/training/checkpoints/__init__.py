@@ -8,12 +8,14 @@ from ravine.training.checkpoints.folder import (
 )
 from ravine.training.checkpoints.led import Led
 from ravine.training.checkpoints.memory import Memory
+from ravine.training.checkpoints.places import Places
 from ravine.training.checkpoints.store import Store
 
 __all__ = [
     "DamageError",
     "Led",
     "Memory",
+    "Places",
     "Position",
     "Store",
     "read_checkpoint",

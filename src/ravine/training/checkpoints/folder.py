@@ -19,11 +19,22 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ravine.errors import CheckpointError
+from ravine.training.checkpoints.layout import (
+    LAYOUT,
+    MOST,
+    TENSORS,
+    Filed,
+    file_of,
+    whole_and_divided,
+)
 
-MANIFEST, STATE, TENSORS = "manifest.json", "state.json", "tensors.safetensors"
+MANIFEST, STATE = "manifest.json", "state.json"
 FORMAT = 1
-LONGEST = 10_000
-"""Bytes of a manifest that are read; what is longer was not written here."""
+LONGEST = 200 * (MOST + 5)
+"""Bytes of a manifest that are read, 200 for a file; what is longer was not written here."""
+
+Facts = dict[str, Any]
+"""Of a file: its bytes and their SHA-256."""
 
 
 class Position(NamedTuple):
@@ -62,32 +73,65 @@ def write_checkpoint(folder: Path, plain: Any, tensors: dict[str, Tensor]) -> No
         CheckpointError: it cannot be written; what was begun is taken away.
     """
     from safetensors import SafetensorError
+
+    try:
+        begin(folder)
+        finish(folder, plain, tensors, {})
+    except (OSError, SafetensorError, ValueError) as error:
+        drop(folder)
+        raise unwritten(folder, f"{type(error).__name__}: {error}") from error
+
+
+def part_of(folder: Path) -> Path:
+    """Return where a checkpoint is while it is written."""
+    return folder.with_name(folder.name + ".part")
+
+
+def begin(folder: Path) -> None:
+    """Make the empty folder that a checkpoint is written in."""
+    part = part_of(folder)
+    if part.exists():  # left by a process that was killed
+        shutil.rmtree(part)
+    # Not with parents: where the run directory was taken away nothing is to be made anew.
+    part.parent.mkdir(exist_ok=True)
+    part.mkdir()
+
+
+def finish(folder: Path, plain: Any, tensors: dict[str, Tensor], others: dict[str, Facts]) -> None:
+    """Write what one process writes, then the manifest, and give the folder its name.
+
+    Args:
+        folder: what `begin` was given.
+        plain, tensors: see `write_checkpoint`.
+        others: the files that are there already, on the disk.
+    """
     from safetensors.torch import save_file
 
-    part = folder.with_name(folder.name + ".part")
-    try:
-        if part.exists():  # left by a process that was killed
-            shutil.rmtree(part)
-        # Not with parents: where the run directory was taken away nothing is to be made anew.
-        part.parent.mkdir(exist_ok=True)
-        part.mkdir()
-        save_file(tensors, str(part / TENSORS))
-        (part / STATE).write_text(json.dumps(plain, allow_nan=False), encoding="utf-8")
-        files = {name: _facts(part / name) for name in (STATE, TENSORS)}
-        (part / MANIFEST).write_text(_spelled(files), encoding="utf-8")
-        for name in (STATE, TENSORS, MANIFEST):
-            _flush(part / name)
-        _flush(part)
-        part.rename(folder)
-        _flush(folder.parent)
-    except (OSError, SafetensorError, ValueError) as error:
-        shutil.rmtree(part, ignore_errors=True)
-        raise CheckpointError(
-            "the checkpoint cannot be written",
-            where=str(folder),
-            got=f"{type(error).__name__}: {error}",
-            do="make room, or name another folder; the checkpoints before it are untouched",
-        ) from error
+    part = part_of(folder)
+    save_file(tensors, str(part / TENSORS))
+    (part / STATE).write_text(json.dumps(plain, allow_nan=False), encoding="utf-8")
+    files = {name: facts(part / name) for name in (STATE, TENSORS)} | others
+    (part / MANIFEST).write_text(_spelled(files), encoding="utf-8")
+    for name in (STATE, TENSORS, MANIFEST):
+        flush(part / name)
+    flush(part)
+    part.rename(folder)
+    flush(folder.parent)
+
+
+def drop(folder: Path) -> None:
+    """Take away what was begun."""
+    shutil.rmtree(part_of(folder), ignore_errors=True)
+
+
+def unwritten(folder: Path, got: str) -> CheckpointError:
+    """Return the error of a checkpoint that cannot be written."""
+    return CheckpointError(
+        "the checkpoint cannot be written",
+        where=str(folder),
+        got=got,
+        do="make room, or name another folder; the checkpoints before it are untouched",
+    )
 
 
 def read_checkpoint(folder: Path) -> tuple[Any, dict[str, Tensor]]:
@@ -96,40 +140,70 @@ def read_checkpoint(folder: Path) -> tuple[Any, dict[str, Tensor]]:
     Raises:
         DamageError: a file is missing or is not, to the bit, what was written.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    files = manifest(folder)
+    check_files(folder, files)
+    plain, tensors = opened(folder, files)
+    return plain, {name: value.alone() for name, value in tensors.items()}
 
-    for name, facts in _manifest(folder).items():
+
+def check_files(folder: Path, files: dict[str, Facts]) -> None:
+    """Raise `DamageError` unless these files are, to the bit, what was written."""
+    for name, expected in files.items():
         try:
-            found = _facts(folder / name)
+            found = facts(folder / name)
         except OSError as error:
             raise DamageError(name, error.strerror or str(error)) from error
-        if found != facts:
-            size = f"{found['bytes']} bytes of {facts['bytes']}"
-            same = found["bytes"] == facts["bytes"]
+        if found != expected:
+            size = f"{found['bytes']} bytes of {expected['bytes']}"
+            same = found["bytes"] == expected["bytes"]
             raise DamageError(name, "its checksum is another than that written" if same else size)
+
+
+def opened(folder: Path, files: dict[str, Facts]) -> tuple[Any, dict[str, Filed]]:
+    """Return the plain part of a checkpoint whose files were checked, and its tensors, not yet read.
+
+    Raises:
+        DamageError: what the files say does not go together.
+    """
+    from safetensors import SafetensorError
+
+    name = STATE
     try:
-        tensors = load_file(str(folder / TENSORS))
-        return json.loads((folder / STATE).read_text(encoding="utf-8")), tensors
-    except (OSError, ValueError, SafetensorError, RecursionError) as error:
-        raise DamageError(folder.name, f"{type(error).__name__}: {error}") from error
+        plain = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        name = LAYOUT if LAYOUT in files else TENSORS
+        return plain, whole_and_divided(folder, _count(files))
+    except (
+        OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError, RecursionError,
+    ) as error:  # fmt: skip
+        raise DamageError(name, f"{type(error).__name__}: {error}") from error
 
 
-def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
+def manifest(folder: Path) -> dict[str, Facts]:
+    """Return the files of a checkpoint, with what they were when they were written.
+
+    Raises:
+        DamageError: the manifest is missing, or damaged.
+    """
     try:
         with (folder / MANIFEST).open("rb") as file:
             text = file.read(LONGEST).decode("utf-8")
-        read = json.loads(text)
-        files = read["files"]
+        files = json.loads(text)["files"]
         if text != _spelled(files):
             raise ValueError("it is not spelled as it was written")
-        if set(files) != {STATE, TENSORS}:
+        count = _count(files)
+        parts = {LAYOUT, *(file_of(k, count) for k in range(1, count + 1))} if count else set()
+        if set(files) != {STATE, TENSORS} | parts:
             raise ValueError("it lists other files than a checkpoint has")
     except OSError as error:
         raise DamageError(MANIFEST, error.strerror or str(error)) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamageError(MANIFEST, f"damaged ({error})") from error
     return files  # type: ignore[no-any-return]
+
+
+def _count(files: dict[str, Any]) -> int:
+    """Return of how many processes the files hold parts."""
+    return max(0, len(files) - 3) if LAYOUT in files else 0
 
 
 def _spelled(files: dict[str, Any]) -> str:
@@ -140,13 +214,14 @@ def _spelled(files: dict[str, Any]) -> str:
     )
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def facts(path: Path) -> Facts:
+    """Return bytes and checksum of a file."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {"bytes": file.tell(), "sha256": digest}
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Wait until the file, or the names in a folder, are on the disk."""
     if path.is_dir() and os.name == "nt":  # a folder cannot be flushed there
         return

@@ -20,8 +20,8 @@ class Led:
         team: the processes.
     """
 
-    def __init__(self, store: Store | Memory | None, team: Team) -> None:
-        self._store: Store | Memory = Memory() if store is None else store
+    def __init__(self, store: Store | Memory, team: Team) -> None:
+        self._store = store
         self._team = team
 
     @property

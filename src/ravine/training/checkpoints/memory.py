@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ravine.training.checkpoints.folder import Position
+from ravine.training.devices import Part
 
 __all__ = ["Memory"]
 
@@ -65,6 +66,8 @@ def _copied(value: Any) -> Any:
         return value
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True, memory_format=torch.preserve_format)
+    if isinstance(value, Part):
+        return value.holding(_copied(value.tensor))
     if isinstance(value, Mapping):
         return {key: _copied(item) for key, item in value.items()}
     if type(value) is tuple and _PLAIN.issuperset(map(type, value)):

@@ -22,12 +22,18 @@ from ravine.training.checkpoints.folder import (
 from ravine.training.checkpoints.tree import from_plain, to_plain
 
 
+def writing_thread() -> ThreadPoolExecutor:
+    """Return a thread that writes checkpoints, one after the other."""
+    return ThreadPoolExecutor(1, thread_name_prefix="ravine-checkpoint")
+
+
 class Store:
     """A folder of checkpoints.
 
     Args:
         folder: where they are; made when the first is written.
         keep: how many of the last ones stay, >= 1.
+        writer: the thread that writes, in the order of saving; None for one of its own.
     """
 
     def __init__(
@@ -37,12 +43,8 @@ class Store:
         self.keep = keep
         self.seconds = 0.0
         """What the last writing took, in its thread."""
-        self._writer = writer or ThreadPoolExecutor(1, thread_name_prefix="ravine-checkpoint")
+        self._writer = writer or writing_thread()
         self._writing: Future[None] | None = None
-
-    def beside(self, folder: Path, keep: int) -> Store:
-        """Return another store that writes in the same thread: in the order of saving."""
-        return Store(folder, keep, writer=self._writer)
 
     @property
     def busy(self) -> bool:
@@ -98,21 +100,13 @@ class Store:
             at_most: the last position that is looked at; None for all.
         """
         self.wait()
-        self._tidy()
         passed: list[str] = []
-        for position in reversed(self.positions()):
-            if at_most is not None and position > at_most:
-                continue
-            folder = self.folder / position.name
+        for position in self._candidates(at_most):
             try:
-                return position, from_plain(*read_checkpoint(folder)), passed
+                found = from_plain(*read_checkpoint(self.folder / position.name))
+                return position, found, passed
             except DamageError as damage:
-                passed.append(f"checkpoint {position.name} is damaged ({damage})")
-                aside = folder.with_name(folder.name + ".damaged")
-                with contextlib.suppress(OSError):
-                    if aside.exists():  # it was written again, and damaged again
-                        shutil.rmtree(aside)
-                    folder.rename(aside)
+                passed.append(self._passed(position, str(damage)))
         return None, None, passed
 
     def drop_after(self, position: Position) -> None:
@@ -134,21 +128,38 @@ class Store:
 
     def _write(self, position: Position, plain: Any, tensors: Any, anew: bool) -> None:
         start = time.perf_counter()
-        folder = self.folder / position.name
+        if self._due(position, anew):
+            write_checkpoint(self.folder / position.name, plain, tensors)
+            self._prune()
+            self.seconds = time.perf_counter() - start
+
+    def _due(self, position: Position, anew: bool) -> bool:
+        """Whether there is something to write."""
         if anew:
             self._remove(position)
-        if folder.exists():  # written before the run was resumed from it
-            return
-        write_checkpoint(folder, plain, tensors)
+        # What is there was written before the run was resumed from it.
+        return not (self.folder / position.name).exists()
+
+    def _prune(self) -> None:
         for old in self.positions()[: -self.keep]:
             self._remove(old)
-        self.seconds = time.perf_counter() - start
 
-    def _tidy(self) -> None:
-        """Take away what a killed process was writing or taking away."""
+    def _candidates(self, at_most: Position | None) -> list[Position]:
+        """Return the positions to be read, the newest first; take away what a killed process left."""
         with contextlib.suppress(OSError):
             for part in self.folder.glob("step-*.part"):
                 shutil.rmtree(part, ignore_errors=True)
+        return [p for p in reversed(self.positions()) if at_most is None or p <= at_most]
+
+    def _passed(self, position: Position, damage: str) -> str:
+        """Move a damaged checkpoint aside; return what is told of it."""
+        folder = self.folder / position.name
+        aside = folder.with_name(folder.name + ".damaged")
+        with contextlib.suppress(OSError):
+            if aside.exists():  # it was written again, and damaged again
+                shutil.rmtree(aside)
+            folder.rename(aside)
+        return f"checkpoint {position.name} is damaged ({damage})"
 
     def _remove(self, position: Position) -> None:
         # Renamed first: a folder that is half taken away is never seen under a reader's name.

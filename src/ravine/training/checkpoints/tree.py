@@ -22,24 +22,28 @@ import torch
 from torch import Tensor
 
 from ravine.errors import CheckpointError
+from ravine.training.devices import Complex, Part, Slices
 
 __all__ = ["from_plain", "to_plain"]
 
 MARK = "!"
 
+Tensors = dict[str, Tensor | Part]
+"""Tensors by name, whole or the part of them that is here."""
 
-def to_plain(state: Any) -> tuple[Any, dict[str, Tensor]]:
+
+def to_plain(state: Any) -> tuple[Any, Tensors]:
     """Return the state as JSON's own types, and its tensors by name, copied to the CPU.
 
     Raises:
         CheckpointError: something in the state has no form; the message names where it is.
     """
-    tensors: dict[str, Tensor] = {}
+    tensors: Tensors = {}
     return _plain(state, "", tensors), tensors
 
 
-def from_plain(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Return the state that `to_plain` was given.
+def from_plain(plain: Any, tensors: Mapping[str, Tensor | Slices]) -> Any:
+    """Return the state that `to_plain` was given; where it is given slices there are slices in it.
 
     Raises:
         CheckpointError: this is not what `to_plain` writes.
@@ -55,10 +59,10 @@ def from_plain(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
         ) from error
 
 
-def _plain(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+def _plain(value: Any, path: str, tensors: Tensors) -> Any:
     if value is None or isinstance(value, (str, bool)) or type(value) is int:
         return value
-    if isinstance(value, Tensor):
+    if isinstance(value, (Tensor, Part)):
         return _tensor(value, path, tensors)
     if type(value) is float:
         return value if math.isfinite(value) else {MARK: "float", "of": repr(value)}
@@ -83,22 +87,24 @@ def _plain(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     raise _formless(path, type(value).__name__)
 
 
-def _tensor(value: Tensor, path: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    value = value.detach()
-    if value.layout is not torch.strided or value.is_quantized or value.is_meta:
-        raise _formless(path, f"a tensor of layout {value.layout} on {value.device}")
-    if type(value) not in (Tensor, torch.nn.Parameter):
-        raise _formless(path, f"a {type(value).__name__}")
+def _tensor(value: Tensor | Part, path: str, tensors: Tensors) -> dict[str, Any]:
+    here = (value.tensor if isinstance(value, Part) else value).detach()
+    if here.layout is not torch.strided or here.is_quantized or here.is_meta:
+        raise _formless(path, f"a tensor of layout {here.layout} on {here.device}")
+    if type(here) not in (Tensor, torch.nn.Parameter):
+        raise _formless(path, f"a {type(here).__name__}")
     name = _name(path, tensors)
     marked: dict[str, Any] = {MARK: "tensor", "of": name}
-    if value.is_complex():
-        value, marked = torch.view_as_real(value), {**marked, "complex": True}
+    if here.is_complex():
+        value = value.real() if isinstance(value, Part) else value
+        here, marked = torch.view_as_real(here), {**marked, "complex": True}
     # A copy in any case: the run goes on while the checkpoint is written.
-    tensors[name] = value.to("cpu", copy=True, memory_format=torch.contiguous_format)
+    copy = here.to("cpu", copy=True, memory_format=torch.contiguous_format)
+    tensors[name] = value.holding(copy) if isinstance(value, Part) else copy
     return marked
 
 
-def _name(path: str, tensors: Mapping[str, Tensor]) -> str:
+def _name(path: str, tensors: Mapping[str, Any]) -> str:
     name = path.removeprefix("/") or "value"
     while name in tensors:  # {"a/b": ...} beside {"a": {"b": ...}}
         name += "+"
@@ -115,7 +121,7 @@ def _formless(path: str, what: str) -> CheckpointError:
     )
 
 
-def _state(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
+def _state(plain: Any, tensors: Mapping[str, Tensor | Slices]) -> Any:
     if isinstance(plain, list):
         return [_state(item, tensors) for item in plain]
     if not isinstance(plain, dict):
@@ -126,7 +132,9 @@ def _state(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
     of = plain["of"]
     if kind == "tensor":
         value = tensors[of]
-        return torch.view_as_complex(value) if plain.get("complex") else value
+        if not plain.get("complex"):
+            return value
+        return Complex(value) if isinstance(value, Slices) else torch.view_as_complex(value)
     if kind == "float":
         return float(of)
     if kind == "tuple":
@@ -137,7 +145,9 @@ def _state(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
         dtype = np.dtype(plain["dtype"])
         if dtype.kind not in "biuf":
             raise ValueError(f"an array of {dtype}")
-        array = tensors[of].numpy().view(dtype).reshape(plain["shape"])
+        bits = tensors[of]
+        bits = bits.alone() if isinstance(bits, Slices) else bits
+        array = bits.numpy().view(dtype).reshape(plain["shape"])
         return array[()].copy() if plain["shape"] == [] else array.copy()
     if kind == "dtype":
         found = getattr(torch, str(of))

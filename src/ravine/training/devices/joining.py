@@ -65,6 +65,7 @@ def joined(device: torch.device) -> Iterator[Team]:
         with team.guarded():
             yield team
     finally:
+        team.close()
         if made:
             dist.destroy_process_group()
             _let_go()

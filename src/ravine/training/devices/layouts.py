@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ravine.engine.norm import squared_norm
-from ravine.optim.sharding import gradient_norm, is_sharded, placed_as
+from ravine.optim.sharding import gradient_norm, is_sharded
 from ravine.training.devices.blocks import blocks
 
 
@@ -119,36 +119,13 @@ class Divided:
 
     def plain(self) -> nn.Module:
         device = next(self.model.parameters()).device
-        self._one.load_state_dict(whole(self.model.state_dict(), keep=True))
+        own = self._one.state_dict()
+        for name, value in self.model.state_dict().items():
+            if is_sharded(value):  # one after the other: never the model twice
+                own[name].copy_(value.full_tensor())
+            else:
+                own[name] = value
+        self._one.load_state_dict(own)
         found: nn.Module = self._one.to(device)
         found.train(self.model.training)
         return found
-
-
-def whole(state: Any, *, keep: bool) -> Any:
-    """Return a state with every divided tensor as a whole, on the CPU; all processes take part.
-
-    Args:
-        state: nested dictionaries, lists and tuples.
-        keep: whether this process wants the tensors; the others only help.
-    """
-    if isinstance(state, Tensor):
-        if not is_sharded(state):
-            return state
-        found: Tensor = state.detach().full_tensor()  # type: ignore[attr-defined]
-        return found.cpu() if keep else None
-    if isinstance(state, Mapping):
-        return {name: whole(value, keep=keep) for name, value in state.items()}
-    if isinstance(state, (list, tuple)) and not hasattr(state, "_fields"):
-        return type(state)(whole(value, keep=keep) for value in state)
-    return state
-
-
-def placed(values: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
-    """Return whole tensors divided as those of the same name are."""
-    return {
-        name: placed_as(value.to(like[name].device), like[name])
-        if isinstance(value, Tensor) and name in like and is_sharded(like[name])
-        else value
-        for name, value in values.items()
-    }

@@ -56,6 +56,15 @@ class Team:
         """Say in the block's errors that another process ended while this one waited for it."""
         return contextlib.nullcontext()
 
+    def group_for_threads(self) -> Any:
+        """Return a process group for messages between threads; all processes ask for it at once.
+
+        Messages of the run go over another one, so that the two never wait for each other.
+        """
+
+    def close(self) -> None:
+        """End what was made here."""
+
     def agreement(self) -> Callable[[int], int]:
         """Return what finds the largest of a number: asked equally often in all processes.
 
@@ -72,6 +81,7 @@ class Together(Team):
         self.world = dist.get_world_size()
         self.leads = self.rank == 0
         self._device = device
+        self._group: dist.ProcessGroup | None = None
 
     def sum(self, value: Tensor) -> Tensor:
         value = value.double()  # one that stands in for no rows may have another type
@@ -125,6 +135,16 @@ class Together(Team):
                 got=str(error).splitlines()[0],
                 do="look for the error that it printed before it ended",
             ) from error
+
+    def group_for_threads(self) -> dist.ProcessGroup:
+        if self._group is None:
+            self._group = dist.new_group(backend="gloo")
+        return self._group
+
+    def close(self) -> None:
+        if self._group is not None:  # a process that waits for this one is told so by that
+            group, self._group = self._group, None
+            dist.destroy_process_group(group)
 
     def agreement(self) -> Callable[[int], int]:
         return _Agreement(self._device, self.leads)

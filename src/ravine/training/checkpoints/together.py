@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
     Metadata,
@@ -30,7 +31,8 @@ from torch.distributed.checkpoint.planner import (
     WriteItem,
     WriteItemType,
 )
-from torch.distributed.checkpoint.storage import WriteResult
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.checkpoint.storage import StorageWriter, WriteResult
 from torch.futures import Future
 
 from ravine.training.checkpoints.folder import begin, drop, facts, finish, flush, part_of, unwritten
@@ -59,13 +61,13 @@ def write_together(
     whole = {name: one for name, one in tensors.items() if isinstance(one, Tensor)}
     try:
         with team.guarded():
-            dcp.save(
+            save(
                 parts,
                 storage_writer=_Writer(folder, plain, whole, due),
                 planner=_Planner(flatten_state_dict=False, flatten_sharded_tensors=False),
                 process_group=team.group_for_threads(),
             )
-    except dcp.CheckpointException as caught:
+    except CheckpointException as caught:
         rank, (error, _) = min(caught.failures.items(), key=lambda failure: failure[0])
         told = str(error) if type(error) is _WordsError else f"{type(error).__name__}: {error}"
         if team.leads:
@@ -73,7 +75,7 @@ def write_together(
         raise unwritten(folder, f"process {rank}: {told}") from caught
 
 
-class _Planner(dcp.DefaultSavePlanner):
+class _Planner(DefaultSavePlanner):
     """Plans the writing of the parts that are here; torch's own removes copies and looks for gaps."""
 
     def create_local_plan(self) -> SavePlan:
@@ -88,7 +90,7 @@ class _Planner(dcp.DefaultSavePlanner):
 
 def _item(name: str, part: Part) -> WriteItem | None:
     """Return what is to be written; nothing, of a tensor with fewer rows than there are processes."""
-    if part.tensor.numel() == 0 and math.prod(part.shape):
+    if part.tensor.numel() == 0 and 0 not in part.shape:
         return None
     offsets = torch.Size(part.offsets)
     data = TensorWriteData(
@@ -99,7 +101,7 @@ def _item(name: str, part: Part) -> WriteItem | None:
     return WriteItem(MetadataIndex(name, offsets), WriteItemType.SHARD, tensor_data=data)
 
 
-class _Writer(dcp.StorageWriter):
+class _Writer(StorageWriter):
     """Writes a safetensors file in each process, and in the first all else.
 
     What it raises is in words only: it is told to the other processes.
@@ -175,7 +177,7 @@ def _layout(plans: Sequence[SavePlan]) -> str:
         for item in plan.items:
             data = item.tensor_data
             assert data is not None  # of a tensor
-            entry = (data.properties.dtype, tuple(data.size), [])
+            entry: Any = (data.properties.dtype, tuple(data.size), [])
             _, _, chunks = tensors.setdefault(item.index.fqn, entry)
             if math.prod(data.chunk.sizes):
                 chunks.append((number, tuple(data.chunk.offsets), tuple(data.chunk.sizes)))

@@ -122,21 +122,21 @@ def going_on(folder: Path, epochs: int, optimizer: Any, settings: dict[str, Any]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("parallel", "optimizer", "worlds"),
+    ("optimizer", "turns"),
     [
-        ("data", OPTIMIZER, [1, 2, 4, 1]),
-        ("sharded", OPTIMIZER, [1, 4, 2, 1, 3]),
-        ("sharded", torchs, [2, 4, 1]),
+        (OPTIMIZER, [(1, None), (2, "data"), (4, "data"), (1, None)]),
+        (OPTIMIZER, [(1, None), (4, "sharded"), (2, "sharded"), (1, None), (3, "sharded")]),
+        (torchs, [(2, "sharded"), (2, "data"), (4, "sharded")]),
     ],
-    ids=["data", "sharded", "sharded, torch's optimizer"],
+    ids=["data", "sharded", "one way after the other, torch's optimizer"],
 )
 def test_each_number_of_processes_goes_on_from_another(
-    parallel: str, optimizer: Any, worlds: list[int], tmp_path: Path
+    optimizer: Any, turns: list[tuple[int, str | None]], tmp_path: Path
 ) -> None:
     """Also from what one process wrote, and with more of them than a weight has rows."""
     settings = {"regularize": "early_stopping(patience=9)"}
-    expected = run(made, optimizer, settings | {"epochs": 2 * len(worlds)})
-    for turn, world in enumerate(worlds, 1):
+    expected = run(made, optimizer, settings | {"epochs": 2 * len(turns)})
+    for turn, (world, parallel) in enumerate(turns, 1):
         if world == 1:
             found = [going_on(tmp_path, 2 * turn, optimizer, settings)]
         else:

@@ -190,7 +190,10 @@ class _WordsError(Exception):
 
 @contextlib.contextmanager
 def _in_words() -> Iterator[None]:
-    """Let an error be one that can be told to other processes: safetensors' own cannot."""
+    """Let an error be one that can be told to other processes.
+
+    That of safetensors 0.4 cannot: it says to be of a module that cannot be imported.
+    """
     from safetensors import SafetensorError
 
     try:

@@ -18,7 +18,8 @@ from test_training_processes import OPTIMIZER, assert_same, going_on, made, run
 
 from ravine.errors import CheckpointError
 from ravine.training.checkpoints import Position, Store
-from ravine.training.checkpoints.folder import _spelled, facts
+from ravine.training.checkpoints.folder import LONGEST, _spelled, facts
+from ravine.training.checkpoints.layout import MOST, file_of
 from ravine.training.checkpoints.shared import Shared
 from ravine.training.devices.team import Together
 
@@ -158,6 +159,12 @@ def test_a_manifest_of_other_files_is_refused(change: str, written: Path, tmp_pa
     (tmp_path / "run" / last.name / "manifest.json").write_text(_spelled(files))
     _, _, (passed,) = Store(tmp_path / "run").newest()
     assert "manifest.json: damaged (it lists other files than a checkpoint has)" in passed
+
+
+def test_the_longest_manifest_is_read_as_a_whole() -> None:
+    parts = {file_of(k, MOST): {"bytes": 1 << 50, "sha256": "0" * 64} for k in range(1, MOST + 1)}
+    rest = {name: parts[file_of(1, MOST)] for name in FILES[:1] + FILES[2:4]}
+    assert len(_spelled(parts | rest)) < LONGEST
 
 
 # A process that is killed, a disk that is full

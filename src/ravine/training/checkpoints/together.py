@@ -145,10 +145,7 @@ class _Writer(StorageWriter):
     def _written(self, plan: SavePlan, planner: SavePlanner) -> WriteResult:
         from safetensors.torch import save_file
 
-        part = part_of(self._folder)
-        if not part.is_dir():
-            raise OSError("the folder that process 0 made for the checkpoint is not there")
-        path = part / plan.storage_data
+        path = part_of(self._folder) / plan.storage_data
         here: Any = {item.index.fqn: planner.resolve_data(item) for item in plan.items}
         save_file(here, str(path))
         found = facts(path)

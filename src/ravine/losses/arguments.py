@@ -15,6 +15,10 @@ REDUCTIONS = ("mean", "sum", "none")
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 _functorch = torch._C._functorch
+# Asked for at every call: found once, not through four modules each time.
+_is_compiling = torch.compiler.is_compiling
+_peek = _functorch.peek_interpreter_stack
+_forward_ad = torch.autograd.forward_ad
 
 
 def check_reduction(name: str, reduction: str, normalizer: float | Tensor | None) -> None:
@@ -160,18 +164,18 @@ def needs_gradient(*tensors: Any) -> bool:
 
 def plain_only(*tensors: Tensor | None) -> bool:
     """Whether a fused pass would not be seen by what is at work: functorch, compile, forward mode."""
-    if torch.compiler.is_compiling():
+    if _is_compiling() or _peek() is not None or _forward_ad._current_level >= 0:
         return True
-    if _functorch.peek_interpreter_stack() is not None:
-        return True
-    if torch.autograd.forward_ad._current_level >= 0:
-        return True
-    for t in tensors:
-        if t is None:
-            continue
-        if t.is_meta or (type(t) is not Tensor and type(t) is not torch.nn.Parameter):
+    for t in tensors:  # noqa: SIM110 (as above)
+        if t is not None and not is_usual(t):
             return True
     return False
+
+
+def is_usual(tensor: Tensor) -> bool:
+    """Whether a tensor has numbers, and no ways of its own."""
+    kind = type(tensor)
+    return (kind is Tensor or kind is torch.nn.Parameter) and not tensor.is_meta
 
 
 def is_batched(tensor: Tensor) -> bool:

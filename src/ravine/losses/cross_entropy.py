@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,7 +16,6 @@ from ravine.losses.cross_entropy_reference import check_targets, rows_loss
 from ravine.losses.fused_rows import RowBatch, weights_total
 from ravine.losses.kernels.cross_entropy_cpu import (
     PARALLEL_FROM,
-    number_type,
     rows_loss_and_gradient,
     small_batch,
 )
@@ -79,10 +77,10 @@ class CrossEntropyRows:
         "dim": (lambda x: isinstance(x, int), "an integer"),
     }
 
-    def settle(self, scores: Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
+    def settle(self, scores: Tensor, values: Mapping[str, Any]) -> Mapping[str, Any]:
         given = values["class_weight"]
         if given is None:
-            return dict(values)
+            return values
         numbers = class_numbers("cross_entropy", "class_weight", given, scores, "class weights")
         return {**values, "class_weight": numbers}
 
@@ -117,8 +115,6 @@ class CrossEntropyRows:
 
     def kernel(self, batch: RowBatch, scale: float, gradient: Tensor | None) -> Tensor:
         scores, target, factor, options = batch
-        if options["class_weight"] is None:
-            options = {**options, "class_weight": _ones(scores.shape[1], number_type(scores.dtype))}
         return rows_loss_and_gradient(
             scores, target, sample_weight=factor, scale=scale, gradient=gradient, **options
         )
@@ -133,23 +129,16 @@ class SmallCrossEntropyRows(CrossEntropyRows):
         self, batch: RowBatch, divisor: float, gradient: Tensor | None
     ) -> tuple[bool, float, float]:
         scores, target, factor, options = batch
-        weight = options["class_weight"]
         return small_batch(
             scores,
             target,
-            _ones(scores.shape[1], number_type(scores.dtype)) if weight is None else weight,
+            options["class_weight"],
             factor,
             options["label_smoothing"],
             options["ignore_index"],
             divisor,
             gradient,
         )
-
-
-@lru_cache(maxsize=8)
-def _ones(classes: int, number: torch.dtype) -> Tensor:
-    with torch.inference_mode(False):
-        return torch.ones(classes, dtype=number)
 
 
 def _check_probabilities(target: Tensor, factor: Tensor | None) -> None:

@@ -23,17 +23,18 @@ class FusedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *inputs: Tensor) -> Tensor:
         # Half-precision slopes wait for their factors: see `backward`.
-        now = call.reduction != "none" or all(one.dtype not in HALVES for one in inputs)
-        needs = tuple(now and needed for needed in ctx.needs_input_grad[1:])
+        half = any(one.dtype in HALVES for one in inputs)
+        now = call.reduction != "none" or not half
+        needs = ctx.needs_input_grad[1:] if now else (False,) * len(inputs)
         result, gradients = value_and_gradient(call, inputs, needs)
         ctx.save_for_backward(call.target, call.weight, *inputs)
-        ctx.rest = call.loss, call.values, call.reduction, call.scale
+        ctx.rest = call.loss, call.values, call.reduction, call.scale, half
         ctx.gradients = gradients if now else None
         return result
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
-        loss, values, reduction, scale = ctx.rest
+        loss, values, reduction, scale, half = ctx.rest
         # Asked for even where it is not needed: it is what notices an input changed meanwhile.
         target, weight, *inputs = ctx.saved_tensors
         needs = ctx.needs_input_grad[1:]
@@ -49,20 +50,19 @@ class FusedLoss(torch.autograd.Function):
         gradients, ctx.gradients = ctx.gradients, None
         total = reduction != "none" and grad_output.is_cpu
         factor = grad_output.item() if total else 1.0
-        kinds = [one.dtype for one in inputs]
-        half = any(kind in HALVES for kind in kinds)
         if half and total and factor != 1:
             # All factors before rounding, so that a scaled loss saves what float16 cannot hold.
             gradients, scale, factor = None, scale * factor, 1.0
         if gradients is None:
+            given = inputs
             if half and not total:
-                inputs = [one.float() if one.dtype in HALVES else one for one in inputs]
+                given = [one.float() if one.dtype in HALVES else one for one in inputs]
                 target = target if target.dtype is torch.float64 else target.to(torch.float32)
             # "sum" whatever was asked for: the values have been given, only the slopes are missing.
             call = Call(loss, target, weight, values, "sum", scale)
-            _, gradients = value_and_gradient(call, tuple(inputs), needs)
+            _, gradients = value_and_gradient(call, tuple(given), needs)
         found: list[Tensor | None] = [None]
-        for gradient, kind in zip(gradients, kinds, strict=True):
+        for gradient, one in zip(gradients, inputs, strict=True):
             if gradient is None:
                 found.append(None)
                 continue
@@ -70,5 +70,5 @@ class FusedLoss(torch.autograd.Function):
                 gradient.mul_(grad_output)
             elif factor != 1:
                 gradient.mul_(factor)
-            found.append(gradient if gradient.dtype is kind else gradient.to(kind))
+            found.append(gradient if gradient.dtype is one.dtype else gradient.to(one.dtype))
         return tuple(found)

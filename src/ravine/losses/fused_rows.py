@@ -47,7 +47,7 @@ class Rows(Protocol):
     bounds: Mapping[str, Bound]
     """Of the options: option -> (test, the bound in words)."""
 
-    def settle(self, scores: Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
+    def settle(self, scores: Tensor, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the options in the form that the others want, or raise."""
 
     def check_target(self, batch: RowBatch) -> None:
@@ -183,7 +183,7 @@ def first_pass(request: Request, needs_gradient: bool) -> tuple[Tensor, Any, flo
         batch = _contiguous(batch)
         scores = batch.scores
         if summed and batch.target.ndim == 1 and scores.numel() < getattr(rows, "small", 0):
-            gradient = buffers.take(scores, scores.dtype) if needs_gradient else None
+            gradient = torch.empty_like(scores) if needs_gradient else None
             small: Any = rows  # SmallRows
             wrong, total, scale = small.small_batch(batch, divisor, gradient)
             if not wrong:

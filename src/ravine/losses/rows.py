@@ -13,15 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ravine.errors import ArgumentTypeError, ShapeError
+from ravine.errors import ShapeError
 from ravine.losses.arguments import (
-    check_device,
-    check_input,
-    check_is_tensor,
     check_not_empty,
     check_reduction,
     check_weight,
     is_checked,
+    is_usual,
     needs_gradient,
     plain_only,
     readable,
@@ -37,6 +35,10 @@ from ravine.losses.fused_rows import (
     without_strangers,
 )
 from ravine.losses.reduction import reduced
+from ravine.losses.row_layout import RowLayout, layout_of
+
+REMEMBERED = 64
+"""How many layouts a loss keeps: a step then costs a look at them, not the checks."""
 
 # The applying itself: functorch, which Function.apply looks for first, is not at work (`plain_only`).
 _apply = super(torch.autograd.Function, FusedRows).apply
@@ -53,6 +55,9 @@ class RowLoss:
         self.__doc__ = doc
         self.hyperparameters = hyperparameters
         self.rows = rows
+        self._defaults = {k: v for k, v in hyperparameters.items() if k != "dim"}
+        self._dim: int = hyperparameters.get("dim", -1)
+        self._layouts: dict[Any, RowLayout] = {}
 
     def settle(self, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return all hyperparameters, checked against their bounds."""
@@ -70,47 +75,37 @@ class RowLoss:
         **hyperparameters: Any,
     ) -> Tensor:
         name = self.__name__
-        values = self.settle(hyperparameters) if hyperparameters else {**self.hyperparameters}
+        values, dim = self._defaults, self._dim
+        if hyperparameters:
+            values = self.settle(hyperparameters)
+            dim = values.pop("dim", -1)
         check_reduction(name, reduction, normalizer)
         checked = is_checked(name, check)
-        check_input(name, input)
-        check_is_tensor(name, target)
-        dim, ndim = values.pop("dim", -1), input.ndim
-        if ndim == 0 or not -ndim <= dim < ndim:
-            raise ShapeError(
-                f"{name}: there is no dimension {dim} for the classes",
-                got=f"input {tuple(input.shape)}",
-            )
-        last = dim in (-1, ndim - 1)
-        scores = input if last else input.movedim(dim, -1)
-        shape, classes = scores.shape[:-1], scores.shape[-1]
-        soft = target.is_floating_point()
-        if soft and not last and target.shape == input.shape:
-            target = target.movedim(dim, -1)
-        if soft and not self.rows.takes_soft:
-            raise ArgumentTypeError(
-                f"{name}: targets are classes",
-                got=f"a target of type {target.dtype}",
-                expected=f"integers of shape {tuple(shape)}",
-            )
-        _check_target(name, input, target, scores.shape if soft else shape, dim)
-        check_not_empty(name, shape.numel(), reduction, normalizer)
-        if classes == 0:
-            raise ShapeError(f"{name}: there are no classes", got=f"input {tuple(input.shape)}")
-        wide = torch.float64 if input.dtype is torch.float64 else torch.float32
-        if ndim != 2:
-            scores = scores.reshape(-1, classes)
-            target = target.reshape(-1, classes) if soft else target.reshape(-1)
-        kind = wide if soft else torch.int64
-        if target.dtype is not kind:
-            target = target.to(kind)
+        usual = not plain_only() and is_usual(input) and is_usual(target)
+        layout = None
+        if usual:
+            place = (
+                input.shape, input.dtype, input.device, target.shape, target.dtype, target.device, dim,
+            )  # fmt: skip
+            layout = self._layouts.get(place)
+        if layout is None:
+            layout = self._new_layout(input, target, dim, reduction, normalizer)
+            if usual and layout.shape.numel():
+                if len(self._layouts) >= REMEMBERED:
+                    self._layouts.clear()
+                self._layouts[place] = layout
+        shape = layout.shape
+        scores, target = layout.rows(input, target)
         factor = None
         if weight is not None:
-            factor = check_weight(name, weight, shape, input, checked).reshape(-1).to(wide)
+            factor = check_weight(name, weight, shape, input, checked).reshape(-1).to(layout.wide)
+            usual = usual and is_usual(weight)
         options = self.rows.settle(scores, values)
         batch = RowBatch(scores, target, factor, options)
-        if plain_only(input, target, weight) or needs_gradient(
-            target, weight, normalizer, *options.values()
+        if (
+            not usual
+            or needs_gradient(target, weight, normalizer)
+            or (hyperparameters and needs_gradient(*options.values()))
         ):
             losses = self._plain(batch, reduction, normalizer, checked)
             return losses.reshape(shape) if reduction == "none" else losses
@@ -124,6 +119,16 @@ class RowLoss:
         else:
             found = first_pass(request, False)[0]
         return found if summed else found.reshape(shape)
+
+    def _new_layout(
+        self, input: Tensor, target: Tensor, dim: int, reduction: str, normalizer: Any
+    ) -> RowLayout:
+        name = self.__name__
+        found = layout_of(name, input, target, dim, takes_soft=self.rows.takes_soft)
+        check_not_empty(name, found.shape.numel(), reduction, normalizer)
+        if found.classes == 0:
+            raise ShapeError(f"{name}: there are no classes", got=f"input {tuple(input.shape)}")
+        return found
 
     def amount(self, target: Tensor, **hyperparameters: Any) -> Tensor:
         """Return what the mean divides by: the rows, or the weights of those not ignored.
@@ -160,30 +165,3 @@ class RowLoss:
 
     def __repr__(self) -> str:
         return f"<loss {self.__name__}>"
-
-
-def _check_target(name: str, input: Tensor, target: Tensor, expected: torch.Size, dim: int) -> None:
-    """Raise unless the target is a tensor of the shape that goes with the input."""
-    if target.is_complex() or target.dtype == torch.bool:
-        raise ArgumentTypeError(
-            f"{name}: targets cannot be of type {target.dtype}",
-            expected="integer classes, or probabilities in a float type",
-        )
-    if target.shape != expected:
-        classes = input.shape[dim]
-        hint = f"the classes are dimension {dim} of the input here"
-        if (
-            input.ndim > 2
-            and dim in (-1, input.ndim - 1)
-            and (target.shape == input.shape[:1] + input.shape[2:])
-        ):
-            hint = "torch has the classes in dimension 1; for that layout give dim=1"
-        raise ShapeError(
-            f"{name}: input and target do not fit each other",
-            got=f"input {tuple(input.shape)}, target {tuple(target.shape)} {target.dtype}",
-            expected=f"integer targets {tuple(expected)}"
-            if not target.is_floating_point()
-            else f"probabilities {tuple(expected)}, or integer classes; there are {classes} classes",
-            do=hint,
-        )
-    check_device(name, "target", target, input)

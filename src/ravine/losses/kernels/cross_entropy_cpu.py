@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
@@ -85,6 +85,14 @@ def number_type(dtype: torch.dtype) -> torch.dtype:
 
 
 _HEAD = Head(f"{HEAD}q5d")
+_LOSSES = Head(f"{PARALLEL_FROM}d")
+"""Room for the losses of a small batch, of which only the sum is wanted."""
+
+
+@lru_cache(maxsize=8)
+def _ones(classes: int, number: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.ones(classes, dtype=number)
 
 
 @cache
@@ -128,15 +136,16 @@ def rows_loss_and_gradient(
     losses = torch.empty(rows, dtype=number)
     if rows == 0:
         return losses
-    weights = torch.ones(classes, dtype=number) if class_weight is None else class_weight
+    weights = _ones(classes, number) if class_weight is None else class_weight
     few = classes <= NARROW
     block = max(1, (NARROW_BLOCK if few else BLOCK_ELEMENTS) // classes)
-    head = _HEAD.fill(
+    table = _HEAD.here
+    head = table.fill(
         0, rows, classes, -(-block // LANES) * LANES if few else block,
         logits.data_ptr(), targets.data_ptr(), weights.data_ptr(),
         0 if sample_weight is None else sample_weight.data_ptr(),
         losses.data_ptr(), 0 if gradient is None else gradient.data_ptr(),
-        ignore_index, _HEAD.address + HEAD * 8, number.itemsize, label_smoothing, scale,
+        ignore_index, table.address + HEAD * 8, number.itemsize, label_smoothing, scale,
         1.0, 0.0, 0.0,
     )  # fmt: skip
     kernel = _kernel(logits.dtype, targets.dim() == 2, few)
@@ -148,7 +157,7 @@ def rows_loss_and_gradient(
 def small_batch(
     logits: Tensor,
     targets: Tensor,
-    class_weight: Tensor,
+    class_weight: Tensor | None,
     sample_weight: Tensor | None,
     label_smoothing: float,
     ignore_index: int,
@@ -167,15 +176,15 @@ def small_batch(
         what the gradient has been multiplied with: 1 / divisor, or 0.
     """
     rows, classes = logits.shape
-    number = class_weight.dtype
-    losses = torch.empty(rows, dtype=number)
-    head = _HEAD.fill(
-        0, rows, classes, rows, logits.data_ptr(), targets.data_ptr(), class_weight.data_ptr(),
+    number = number_type(logits.dtype)
+    weights = _ones(classes, number) if class_weight is None else class_weight
+    table = _HEAD.here
+    head = table.fill(
+        0, rows, classes, rows, logits.data_ptr(), targets.data_ptr(), weights.data_ptr(),
         0 if sample_weight is None else sample_weight.data_ptr(),
-        losses.data_ptr(), 0 if gradient is None else gradient.data_ptr(),
-        ignore_index, _HEAD.address + HEAD * 8, number.itemsize, label_smoothing, 0.0,
-        divisor, 0.0, 0.0,
+        _LOSSES.here.address, 0 if gradient is None else gradient.data_ptr(),
+        ignore_index, table.address + HEAD * 8, number.itemsize, label_smoothing, 0.0, divisor, 0.0, 0.0,
     )  # fmt: skip
     _kernel(logits.dtype, False, classes <= NARROW, True).serial(head)
-    found = _HEAD.floats(HEAD, HEAD + 5)
-    return found[3] != 0, found[4], found[1]
+    _, scale, _, wrong, total = table.floats(HEAD, HEAD + 5)
+    return wrong != 0, total, scale

@@ -65,7 +65,7 @@ def scan(
         class_weight: (classes,) of type ``number``, contiguous, or None.
         number: float32 or float64.
     """
-    head = _SCAN
+    head = _SCAN.here
     place = head.fill(
         target.shape[0], classes, ignored, target.data_ptr(),
         0 if factor is None else factor.data_ptr(),
@@ -78,7 +78,7 @@ def scan(
 
 def total(losses: Tensor) -> float:
     """Return the sum of a contiguous vector in float64, always in the same order."""
-    head = _ADD
+    head = _ADD.here
     place = head.fill(losses.shape[0], losses.data_ptr(), head.address + 3 * 8, 0.0)
     _kernels(losses.dtype)[1].serial(place)
     return head.floats(3, 4)[0]

@@ -1,0 +1,199 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+"""What a pass over the data is made of: the program of a loss, and its launch for given tensors."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from ravine.engine import cpu
+from ravine.engine.equation import Equation
+from ravine.engine.functions import where
+from ravine.engine.program import Program, Specialised, Stage
+
+
+def weigh(part, weight):
+    """Multiply by the sample weight; weight 0 leaves the sample out, whatever it holds."""
+    return where(weight == 0, 0.0, weight * part)
+
+
+def weigh_outside(outside, weight):
+    """A target that is left out may be anything."""
+    return where(weight == 0, 0.0, outside)
+
+
+def scale_slope(slope, *, _scale):
+    """Multiply the slope by what the reduction multiplies the sum by.
+
+    All stages share the names of hyperparameters, and a loss may have a scale of its own.
+    """
+    return slope * _scale
+
+
+class Elementwise(Protocol):
+    """What the pass needs to know of a loss."""
+
+    equation: Equation
+    domains: Mapping[str, tuple[Equation, str]]
+    others: tuple[str, ...]
+    wide: bool
+    has_curvature: bool
+
+    def __hash__(self) -> int:
+        """Return what programs are found by."""
+
+    def elements(
+        self,
+        inputs: tuple[Tensor, ...],
+        target: Tensor,
+        weight: Tensor | None,
+        values: Mapping[str, Any],
+    ) -> tuple[Tensor, ...]:
+        """Return loss, slopes and curvature of every element by plain PyTorch operations."""
+
+    def checked(self, inputs: tuple[Tensor, ...], target: Tensor) -> dict[str, Tensor]:
+        """Return the tensors that may have a domain, by name."""
+
+    def check_domain(
+        self, tensors: Mapping[str, Tensor], weight: Tensor | None, values: Mapping[str, Any]
+    ) -> None:
+        """Raise for the first element outside of its domain."""
+
+
+class Names(NamedTuple):
+    """What the variables of a loss's program are called."""
+
+    tensors: tuple[str, ...]
+    """Input, target and the further tensors."""
+    slopes: tuple[str, ...]
+    outputs: tuple[str, ...]
+    """Value, slopes and, where there is one, curvature."""
+
+
+@cache
+def names_of(loss: Elementwise) -> Names:
+    """Return the names in a loss's program."""
+    others = tuple(f"other{k}" for k in range(len(loss.others)))
+    slopes = ("slope", *(f"slope_{name}" for name in others))
+    curvature = ("curvature",) if loss.has_curvature else ()
+    return Names(("input", "target", *others), slopes, ("value", *slopes, *curvature))
+
+
+def wanted_of(loss: Elementwise, first: str, needs: tuple[bool, ...]) -> tuple[str, ...]:
+    """Return the names of the outputs that are wanted: the first, and the slopes that are needed."""
+    slopes = zip(names_of(loss).slopes, needs, strict=True)
+    return first, *(name for name, need in slopes if need)
+
+
+_weigh = Equation(weigh)
+_weigh_outside = Equation(weigh_outside)
+_scale_slope = Equation(scale_slope)
+
+
+@cache
+def program_of(loss: Elementwise, weighted: bool, first: str, needs: tuple[bool, ...]) -> Program:
+    """Return the program of a loss; see `wanted_of` for what it stores."""
+    tensors, slopes, outputs = names_of(loss)
+    stages = [Stage(loss.equation, tensors, outputs)]
+    if weighted:
+        stages += [Stage(_weigh, (name, "weight"), (name,)) for name in outputs]
+    stages += [Stage(_scale_slope, (name,), (name,)) for name in slopes]
+    variables = dict(zip(("target", *loss.others), tensors[1:], strict=True))
+    for name, (domain, _) in loss.domains.items():
+        outside = f"outside_{variables[name]}"
+        stages.append(Stage(domain, (variables[name],), (outside,)))
+        if weighted:
+            stages.append(Stage(_weigh_outside, (outside, "weight"), (outside,)))
+    return Program(stages, private=set(outputs) - set(wanted_of(loss, first, needs)))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A launch for tensors of one size and of given types, and what it is given.
+
+    Attributes:
+        arrays: name, place among the tensors that are given (-1 for one to be made), and type.
+        value: place of the value among the totals, or -1.
+        outside: places of the totals that are not 0 where an element is outside of its domain.
+    """
+
+    program: Specialised
+    launch: cpu.Launch
+    arrays: tuple[tuple[str, int, torch.dtype], ...]
+    value: int
+    outside: tuple[int, ...]
+
+
+_plans = threading.local()
+
+
+def plan_for(
+    program: Specialised,
+    loss: Elementwise,
+    given: list[Tensor],
+    wide: torch.dtype,
+    separate: bool,
+) -> Plan:
+    """Return the plan for tensors of these types and this size; a thread keeps its last few.
+
+    Args:
+        program: of the loss.
+        loss: whose it is.
+        given: input, target, further tensors and, where there is one, the sample weight.
+        wide: the type of what is neither given nor a slope by something given.
+        separate: the value of each element is wanted, not their sum.
+    """
+    held: dict[Any, Plan] = _plans.__dict__.setdefault("held", {})
+    size = given[0].numel()
+    key = (id(program), *[tensor.dtype for tensor in given], separate, size)
+    plan = held.pop(key, None)
+    if plan is None:
+        plan = _made(program, loss, [tensor.dtype for tensor in given], wide, separate, size)
+    held[key] = plan
+    while len(held) > 32:
+        held.pop(next(iter(held)))
+    return plan
+
+
+def _made(
+    program: Specialised,
+    loss: Elementwise,
+    dtypes: list[torch.dtype],
+    wide: torch.dtype,
+    separate: bool,
+    size: int,
+) -> Plan:
+    names = names_of(loss)
+    places = {name: k for k, name in enumerate((*names.tensors, "weight"))}
+    types = dict(zip(places, dtypes, strict=False))
+    # The slope by a tensor has its type; the target has none.
+    types |= zip(names.slopes, (dtypes[0], *dtypes[2:]), strict=False)
+    totals = tuple(
+        name
+        for name in program.stores
+        if name.startswith("outside") or (name == "value" and not separate)
+    )
+    arrays = tuple(name for name in program.variables if name not in totals)
+    stored: dict[str, Any] = {name: types.get(name, wide) for name in (*arrays, *totals)}
+    if loss.wide:
+        stored["arithmetic"] = torch.float64
+    launch = cpu.Launch(
+        cpu.compiled(program, stored, totals),
+        [size],
+        arrays=len(arrays),
+        slots=len(program.slots),
+        totals=len(totals),
+    )
+    return Plan(
+        program,
+        launch,
+        tuple((name, places.get(name, -1), stored[name]) for name in arrays),
+        totals.index("value") if "value" in totals else -1,
+        tuple(k for k, name in enumerate(totals) if name != "value"),
+    )

@@ -24,7 +24,7 @@ def squared_norm(tensors: Sequence[Tensor]) -> float:
     total = 0.0
     for tensor in tensors:
         values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-        total += float(values.detach().to(torch.float64).square().sum())
+        total += float(values.detach().to(torch.float64, copy=True).square_().sum())
     return total
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,15 @@ import torch
 
 def environment() -> dict[str, Any]:
     """Return versions and hardware as plain words and numbers."""
+    facts = {**_fixed(), "threads": torch.get_num_threads()}
+    if torch.cuda.is_available():
+        facts["gpu"] = torch.cuda.get_device_name()
+    return facts
+
+
+@cache
+def _fixed() -> dict[str, Any]:
+    """Return what does not change while a process lives: looking it up takes 1.5 ms."""
     facts: dict[str, Any] = {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -22,15 +32,11 @@ def environment() -> dict[str, Any]:
             facts[package] = version(package)
         except PackageNotFoundError:
             continue
-    facts |= {
+    return facts | {
         "platform": platform.platform(),
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
     }
-    if torch.cuda.is_available():
-        facts["gpu"] = torch.cuda.get_device_name()
-    return facts
 
 
 def _cpu_name() -> str:

@@ -195,7 +195,7 @@ class Loop:
         left = self._left()
         try:
             for batch in left:
-                inputs, targets = self._changed(batch)
+                inputs, targets = self._changed(batch) if self.parts else batch
                 if skipper is not None:
                     skipper.before(self)
                 loss = step.gradient(inputs, targets)

@@ -114,4 +114,4 @@ class Devices:
 
 def _shared(model: nn.Module) -> Iterator[Tensor]:
     streams = {id(m.stream) for m in model.modules() if isinstance(m, Dropout)}
-    return (buffer for buffer in model.buffers() if id(buffer) not in streams)
+    yield from (buffer for buffer in model.buffers() if id(buffer) not in streams)

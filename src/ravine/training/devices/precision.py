@@ -11,6 +11,9 @@ from torch import Tensor
 
 NAMES = ("float32", "bfloat16", "float16")
 
+_NOTHING = contextlib.nullcontext()
+_run_backward = torch.autograd.Variable._execution_engine.run_backward  # type: ignore[attr-defined]
+
 
 class Precision:
     """Everything in the types of weights and data.
@@ -26,7 +29,7 @@ class Precision:
 
     def forward(self) -> AbstractContextManager[Any]:
         """Return the context of a forward pass and its loss."""
-        return contextlib.nullcontext()
+        return _NOTHING
 
     def output(self, output: Any) -> Any:
         """Return a model's output as the loss takes it."""
@@ -34,7 +37,15 @@ class Precision:
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients to those on the weights."""
-        loss.backward()  # type: ignore[no-untyped-call]
+        if type(loss) is Tensor and loss.is_cpu and loss.ndim == 0 and loss.is_floating_point():
+            # What `loss.backward()` comes to. Its way there (for nested tensors, edges, threads of
+            # other devices) took 22 us of the 490 of a step of 64 digits.
+            _run_backward(
+                (loss,), (torch.ones_like(loss),), False, False, (),
+                allow_unreachable=True, accumulate_grad=True,
+            )  # fmt: skip
+        else:
+            loss.backward()  # type: ignore[no-untyped-call]
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         """Let the optimizer take its step."""

@@ -49,13 +49,14 @@ class Step:
     def gradient(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a batch; every weight's ``grad`` is its gradient then."""
         watch = self.watch
-        if watch is not None and watch.due:
+        look = watch is not None and watch.due
+        if watch is not None and look:
             watch.look()
         loss = self._backward(inputs, targets)
         if self.ascending is not None:
             with self.ascending.second_gradient(self._weights):
                 self._backward(inputs, targets)
-        if watch is not None:
+        if watch is not None and look:
             watch.leave_layers()
         return loss
 
@@ -74,14 +75,13 @@ class Step:
 
     def update(self) -> None:
         """Let the optimizer take its step."""
-        precision = self.devices.precision
-        if self.watch is None:
-            precision.step(self.optimizer)
-            return
-        self.watch.before_update()
+        precision, watch = self.devices.precision, self.watch
+        if watch is not None and watch.looking:
+            watch.before_update()
         before = precision.skipped
         precision.step(self.optimizer)
-        self.watch.after_update(precision.scale, left_out=precision.skipped > before)
+        if watch is not None:
+            watch.after_update(precision.scale, left_out=precision.skipped > before)
 
     def gradient_norm(self) -> float:
         """Return the norm of the gradient over all weights."""

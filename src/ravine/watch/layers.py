@@ -62,9 +62,14 @@ class Layers:
 
     def dead(self) -> dict[str, float]:
         """Return the share of units, by layer, that were never above zero."""
-        known = {n: u.peak for n, u in self.units.items() if u.peak is not None}
-        counts = _numbers([(peak <= 0).sum() for peak in known.values()])
-        return {n: k / len(p) for (n, p), k in zip(known.items(), counts, strict=True)}
+        known = {name: (u, u.peak) for name, u in self.units.items() if u.peak is not None}
+        asked = {name: peak for name, (units, peak) in known.items() if not units.alive}
+        counts = _numbers([(peak <= 0).sum() for peak in asked.values()])
+        shares = dict.fromkeys(known, 0.0)
+        for (name, peak), count in zip(asked.items(), counts, strict=True):
+            shares[name] = count / len(peak)
+            self.units[name].alive = count == 0
+        return shares
 
     def saturated(self) -> dict[str, float]:
         """Return the share of pre-activations at the bounds, by layer, in this look."""

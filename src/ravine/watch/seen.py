@@ -50,20 +50,26 @@ class Units:
     Attributes:
         peak: by unit, the largest it ever was.
         rows: how many rows were seen.
+        alive: whether all units were above zero, as the last count has it: that stays so, and
+            nothing more is looked at.
     """
 
     peak: Tensor | None = None
     rows: int = 0
+    alive: bool = False
 
     def add(self, output: Tensor) -> None:
         """Look at an output (rows, units) or (rows, channels, ...)."""
         looked_at = first_rows(output)
+        self.rows += len(looked_at)
+        same = self.peak is not None and len(self.peak) == looked_at.shape[1]
+        if same and self.alive:
+            return
         # Images have their units second, sequences last; a unit is dead in either if all of it is,
         # and the second dimension of a sequence is hardly ever dead as a whole.
         now = looked_at.amax((0, *range(2, looked_at.ndim)))
-        same = self.peak is not None and self.peak.shape == now.shape
         self.peak = torch.maximum(self.peak, now) if same and self.peak is not None else now
-        self.rows += len(looked_at)
+        self.alive = False
 
     @property
     def dead(self) -> float:

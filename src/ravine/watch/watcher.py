@@ -16,7 +16,7 @@ from ravine.watch.finding import Finding, FindingWarning, text_of
 from ravine.watch.judge import Judge
 from ravine.watch.layers import Layers, beginning
 from ravine.watch.seen import Seen
-from ravine.watch.weights import Weights, local
+from ravine.watch.weights import Weights, is_divided, local
 
 EVERY = 32
 """Steps between two looks. One costs a small model about as much as half a step of it."""
@@ -42,6 +42,7 @@ class Watch:
     Attributes:
         findings: what was found so far, in order.
         history: what was measured, as `Seen`.
+        looking: whether the step under way is looked at.
 
     Raises:
         ArgumentTypeError: model or optimizer is of another type.
@@ -99,8 +100,9 @@ class Watch:
         self._next: list[Any] = []
         self._layers = Layers(model)
         self._weights = Weights()
-        self._looking = False
+        self.looking = False
         self._last: Tensor | None = None
+        self._probed: nn.Parameter | None = None
         self._uncleared: bool | None = None
         self._names = {id(p): name for name, p in model.named_parameters()}
 
@@ -158,17 +160,17 @@ class Watch:
 
     def look(self) -> None:
         """Look at the layers from here to the end of the step."""
-        probe = self._probe()
+        self._probed = probe = self._probe()
         kept = None if probe is None else probe.grad
         self._last = None if kept is None else beginning(kept).clone()
         self._layers.attach(probe)
-        self._looking = True
+        self.looking = True
 
     def look_away(self) -> None:
         """Leave model and optimizers alone until `look`."""
         self._layers.detach()
         self._weights.forget()
-        self._last, self._looking = None, False
+        self._last, self._probed, self.looking = None, None, False
 
     def leave_layers(self) -> None:
         """Let the layers go: their batch has been through them."""
@@ -176,7 +178,7 @@ class Watch:
 
     def before_update(self) -> None:
         """Look at the gradients that the optimizers are about to use."""
-        if self._looking:
+        if self.looking:
             self._weights.begin(self._held())
             self._uncleared = self._kept_the_last()
 
@@ -188,7 +190,7 @@ class Watch:
             left_out: a scaler left the step out, as it does to find its scale.
         """
         self._step += 1
-        if not self._looking:
+        if not self.looking:
             return
         held = self._held()
         change = None if left_out else self._weights.end(held, scale)
@@ -227,7 +229,7 @@ class Watch:
 
     def _stepped(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         scale, left_out = 1.0, False
-        if self._looking:
+        if self.looking:
             # A scaler hands both to optimizers that take the scale out, or leave the step out.
             left_out = bool(getattr(optimizer, "found_inf", None) or False)
             scale = float(getattr(optimizer, "grad_scale", None) or 1.0)
@@ -240,17 +242,14 @@ class Watch:
 
     def _probe(self) -> nn.Parameter | None:
         """Return the smallest weight: what arrives at it tells whether gradients are cleared."""
-        known = [
-            p
-            for p in self._held()
-            # What is divided over processes could only be looked at by all of them together.
-            if p.requires_grad and id(p) in self._names and not hasattr(p, "to_local")
-        ]
+        # What is divided over processes could only be looked at by all of them together.
+        held = [p for p in self._held() if p.requires_grad and not is_divided(p)]
+        known = [p for p in held if id(p) in self._names]
         return min(known, key=lambda p: p.numel(), default=None)
 
     def _kept_the_last(self) -> bool | None:
         """Whether the gradient is what arrived plus that of the last step, and not for clipping."""
-        probe, last, arrived = self._probe(), self._last, self._layers.arrived
+        probe, last, arrived = self._probed, self._last, self._layers.arrived
         if probe is None or probe.grad is None or arrived is None or last is None:
             return None
         now, came, before = torch.stack([beginning(probe.grad), arrived, last]).tolist()

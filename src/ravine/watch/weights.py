@@ -39,9 +39,10 @@ class Weights:
     def __init__(self) -> None:
         self._before: Tensor | None = None
 
+    @torch.no_grad()
     def begin(self, weights: Sequence[Tensor]) -> None:
         """Copy what is about to change."""
-        self._before = _flat([local(w.detach()) for w in weights])
+        self._before = _flat([local(w) for w in weights])
 
     def forget(self) -> None:
         """Let the copy go."""
@@ -56,11 +57,11 @@ class Weights:
             scale: what the gradients are multiplied by.
         """
         before, self._before = self._before, None
-        here = [local(w.detach()) for w in weights]
+        here = [local(w) for w in weights]
         after = _flat(here)
         if before is None or after is None or before.shape != after.shape:
             return None
-        change = after - before
+        change = after.sub_(before)
         gradients = [
             torch.zeros_like(h) if w.grad is None or w.grad.is_sparse else local(w.grad)
             for w, h in zip(weights, here, strict=True)
@@ -84,10 +85,12 @@ def _flat(here: Sequence[Tensor]) -> Tensor | None:
     """Return a copy of what is looked at, in one tensor."""
     if not here:
         return None
-    count = sum(part.numel() for part in here)
-    most = None if count <= MOST else max(MOST // len(here), 1)
-    home = here[0].device
-    flat = torch.cat([part.flatten()[:most].to(home) for part in here])
+    parts = [part.flatten() for part in here]
+    if sum(map(len, parts)) > MOST:
+        most = max(MOST // len(here), 1)
+        parts = [part[:most] for part in parts]
+    home = parts[0].device
+    flat = torch.cat([part if part.device == home else part.to(home) for part in parts])
     return flat.float() if flat.dtype in (torch.float16, torch.bfloat16) else flat
 
 
@@ -102,6 +105,12 @@ def _norm(tensors: list[Tensor]) -> Tensor:
 
 def local(tensor: Tensor) -> Tensor:
     """Return the part of a divided tensor that is in this process, in real numbers."""
-    to_local = getattr(tensor, "to_local", None)
-    here: Tensor = tensor if to_local is None else to_local()
+    here: Tensor = tensor.to_local() if is_divided(tensor) else tensor  # type: ignore[attr-defined]
     return torch.view_as_real(here) if here.is_complex() else here
+
+
+def is_divided(tensor: Tensor) -> bool:
+    """Whether a part of a tensor is in this process, and others elsewhere."""
+    if type(tensor) in (Tensor, torch.nn.Parameter):  # looking for what is not there costs 1 us
+        return False
+    return hasattr(tensor, "to_local")

@@ -12,7 +12,7 @@ from torch import Tensor
 NAMES = ("float32", "bfloat16", "float16")
 
 _NOTHING = contextlib.nullcontext()
-_run_backward = torch.autograd.Variable._execution_engine.run_backward  # type: ignore[attr-defined]
+_run_backward = torch.autograd.Variable._execution_engine.run_backward
 
 
 class Precision:

@@ -234,3 +234,33 @@ def test_options_out_of_bounds():
 def test_an_unknown_loss():
     with pytest.raises(AttributeError, match="has no loss 'hubber'"):
         losses.hubber
+
+
+def test_a_call_like_one_before_is_looked_at_all_the_same():
+    scores, target = torch.randn(6, 3, requires_grad=True), torch.tensor([0, 1, 2, 0, 1, 2])
+    call = losses.cross_entropy
+    for _ in range(2):
+        call(scores, target).backward()
+    wrong = target.clone()
+    wrong[4] = 3
+    assert "where:    row 4 of 6" in message(TargetError, call, scores, wrong)
+    assert call(scores, wrong, check="off").isnan()
+    message(ShapeError, call, scores, target[:5])
+    message(ShapeError, call, scores.t().contiguous(), target)
+    message(ArgumentTypeError, call, scores, target.bool())
+    message(ArgumentTypeError, call, scores.long(), target)
+    message(ArgumentTypeError, call, scores.detach().numpy(), target)
+    message(ArgumentError, call, scores, target, reduction="avg")
+    message(ArgumentError, call, scores, target, check="no")
+    message(ArgumentError, call, scores, target, weight=torch.full((6,), torch.nan))
+    message(ArgumentError, call, scores, target, class_weight=[1.0, -1.0, 1.0])
+    message(UnknownOptionError, call, scores, target, smoothing=0.1)
+    empty = torch.empty(0, 3)
+    assert call(empty, target[:0], reduction="sum") == 0
+    message(ShapeError, call, empty, target[:0])
+    # Whatever is at work is seen, and leaves nothing behind.
+    rows = torch.vmap(lambda x, y: call(x[None], y[None]))(scores, target)
+    assert torch.allclose(rows, call(scores, target, reduction="none"))
+    strided = scores.detach().t().contiguous().t().requires_grad_()
+    (one,) = torch.autograd.grad(call(strided, target), strided)
+    assert torch.equal(one, torch.autograd.grad(call(scores, target), scores)[0])

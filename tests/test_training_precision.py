@@ -14,6 +14,7 @@ from training_cases import mlp, numbers, same, task, weights
 import ravine
 from ravine.data import epoch_order
 from ravine.errors import ResumeError, UnknownNameError
+from ravine.training.devices.precision import Precision
 
 EPOCHS, SIZE, SEED = 3, 16, 5
 Maker = Callable[[Any], torch.optim.Optimizer]
@@ -138,3 +139,22 @@ def test_a_run_keeps_its_precision(tmp_path: Path) -> None:
     ravine.train(task(), epochs=1, run_dir=tmp_path, precision="bfloat16")
     with pytest.raises(ResumeError, match=r"precision differs(.|\n)*float32(.|\n)*bfloat16"):
         ravine.train(task(), resume=tmp_path, precision="float32")
+
+
+def test_the_way_back_is_that_of_torch() -> None:
+    weight = nn.Parameter(torch.tensor([3.0, -2.0]))
+    for loss in (weight.square().sum(), weight.prod().double()):
+        weight.grad = None
+        loss.backward(retain_graph=True)
+        wanted = weight.grad
+        weight.grad = None
+        Precision().backward(loss)
+        assert torch.equal(weight.grad, wanted)
+        Precision().backward((weight * 1.0).sum())  # added to what is there
+        assert torch.equal(weight.grad, wanted + 1.0)
+    for bad in (weight * 1.0, (weight * 1.0).sum().detach(), (weight * 1j).sum()):
+        with pytest.raises(RuntimeError) as torchs:
+            bad.backward()
+        with pytest.raises(RuntimeError) as ours:
+            Precision().backward(bad)
+        assert str(ours.value) == str(torchs.value)

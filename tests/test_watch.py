@@ -16,6 +16,7 @@ from training_cases import points
 import ravine
 from ravine.errors import ArgumentError, ArgumentTypeError
 from ravine.watch.finding import FindingWarning
+from ravine.watch.layers import Layers
 from ravine.watch.seen import Units
 from ravine.watch.watcher import Watch
 
@@ -226,6 +227,15 @@ def test_a_unit_is_dead_only_if_no_row_of_any_batch_wakes_it() -> None:
     images = Units()
     images.add(torch.zeros(2, 4, 3, 3).index_fill_(1, torch.tensor([1]), 1.0))
     assert images.dead == 3 / 4
+    layers = Layers(nn.ReLU())
+    for output, share in (
+        (torch.ones(2, 3), 0.0),
+        (-torch.ones(2, 3), 0.0),
+        (-torch.ones(1, 4), 1.0),
+    ):
+        layers.see("relu", nn.ReLU(), (), output)
+        assert layers.dead() == {"relu": share}
+    assert layers.rows == 5
 
 
 def test_several_optimizers_are_one_step() -> None:

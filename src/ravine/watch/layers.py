@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from ravine.watch.seen import Units, saturation
+from ravine.watch.seen import Units, read, saturation
 
 _RELUS = (nn.ReLU, nn.ReLU6, nn.Threshold)
 _BOUNDED = (nn.Sigmoid, nn.Tanh)
@@ -64,7 +63,7 @@ class Layers:
         """Return the share of units, by layer, that were never above zero."""
         known = {name: (u, u.peak) for name, u in self.units.items() if u.peak is not None}
         asked = {name: peak for name, (units, peak) in known.items() if not units.alive}
-        counts = _numbers([(peak <= 0).sum() for peak in asked.values()])
+        counts = read([(peak <= 0).sum() for peak in asked.values()])
         shares = dict.fromkeys(known, 0.0)
         for (name, peak), count in zip(asked.items(), counts, strict=True):
             shares[name] = count / len(peak)
@@ -73,7 +72,7 @@ class Layers:
 
     def saturated(self) -> dict[str, float]:
         """Return the share of pre-activations at the bounds, by layer, in this look."""
-        return dict(zip(self._saturated, _numbers(list(self._saturated.values())), strict=True))
+        return dict(zip(self._saturated, read(list(self._saturated.values())), strict=True))
 
     def see(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         """Look at what a layer just computed."""
@@ -94,14 +93,6 @@ class Layers:
 def beginning(gradient: Tensor) -> Tensor:
     """Return what is looked at of the probe's gradient."""
     return gradient.detach().flatten()[:PROBED]
-
-
-def _numbers(found: list[Tensor]) -> list[float]:
-    """Return numbers of all layers with one look at a GPU."""
-    if not found:
-        return []
-    numbers: list[float] = torch.stack([one.to(found[0].device) for one in found]).tolist()
-    return numbers
 
 
 class _Look:

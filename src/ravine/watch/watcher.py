@@ -15,7 +15,7 @@ from ravine.errors import ArgumentError, ArgumentTypeError
 from ravine.watch.finding import Finding, FindingWarning, text_of
 from ravine.watch.judge import Judge
 from ravine.watch.layers import Layers, beginning
-from ravine.watch.seen import Seen
+from ravine.watch.seen import Seen, read
 from ravine.watch.weights import Weights, is_divided, local
 
 EVERY = 32
@@ -252,7 +252,7 @@ class Watch:
         probe, last, arrived = self._probed, self._last, self._layers.arrived
         if probe is None or probe.grad is None or arrived is None or last is None:
             return None
-        now, came, before = torch.stack([beginning(probe.grad), arrived, last]).tolist()
+        now, came, before = read([beginning(probe.grad), arrived, last])
         more = [n - c for n, c in zip(now, came, strict=True)]
         return any(before) and math.dist(more, before) < 1e-3 * math.hypot(*before)
 

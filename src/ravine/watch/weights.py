@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ravine.watch.seen import read
+
 MOST = 2**22
 """How many weights are copied at most to see how they change: 16 MB in float32."""
 
@@ -69,15 +71,14 @@ class Weights:
         gradient = _flat(gradients)
         assert gradient is not None
         whole = gradient if len(gradient) == sum(g.numel() for g in gradients) else None
-        # Of small models every call to torch costs more than its arithmetic; a GPU is waited for once.
-        numbers: list[float] = torch.stack(
+        numbers: list[float] = read(
             [
                 torch.linalg.vector_norm(gradient) if whole is not None else _norm(gradients),
                 torch.linalg.vector_norm(change),
                 torch.linalg.vector_norm(before),
                 torch.dot(gradient.to(change.dtype), change),
             ]
-        ).tolist()
+        )
         return Change(numbers[0] / scale, numbers[1], numbers[2], -numbers[3] / scale)
 
 

@@ -11,7 +11,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -19,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import programs
 
 MAIN, WRITER, NATIVE = "main thread", "writer", "native write"
 
@@ -174,15 +175,8 @@ def _announce_writes(n: int) -> None:
 
 def run(work: Work) -> tuple[int, str]:
     """Run a child; return its exit status (-9: killed) and what it said on stdout."""
-    words = json.dumps(asdict(work))
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [sys.executable, __file__, words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-        text=True,
-    ) as process:
+    words = [__file__, json.dumps(asdict(work))]
+    with programs.Program(words, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
         assert process.stdout is not None
         if work.moment is not None and work.moment.where == NATIVE:
             for line in process.stdout:

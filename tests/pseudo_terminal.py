@@ -7,10 +7,10 @@ import os
 import pty
 import re
 import struct
-import subprocess
-import sys
 import termios
 from pathlib import Path
+
+from programs import Program
 
 _TOKEN = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|(\r)|(\n)|([^\x1b\r\n]+)|(.)", re.DOTALL)
 
@@ -52,23 +52,19 @@ def on_terminal(
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "CI", "NO_COLOR")}
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env={**kept, "TERM": "xterm-256color", **environment},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    written = b""
-    while True:
-        try:
-            part = os.read(ours, 1 << 16)
-        except OSError:  # how Linux says that the other side is closed
-            break
-        if not part:
-            break
-        written += part
-    os.close(ours)
-    return process.wait(timeout=60), written.decode()
+    surroundings = {**kept, "TERM": "xterm-256color", **environment}
+    with Program(
+        arguments, cwd=folder, env=surroundings, stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        written = b""
+        while True:
+            try:
+                part = os.read(ours, 1 << 16)
+            except OSError:  # how Linux says that the other side is closed
+                break
+            if not part:
+                break
+            written += part
+        os.close(ours)
+        return process.wait(), written.decode()

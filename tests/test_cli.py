@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import fake_run
+import programs
 import pytest
 from typer.testing import CliRunner
 
@@ -24,16 +25,7 @@ def run(*words: str) -> Any:
 
 def process(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own, with the fake training behind it."""
-    return subprocess.run(
-        [sys.executable, fake_run.__file__, *words],
-        cwd=cwd,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8", **environment},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=60,
-        check=False,
-    )
+    return programs.run([fake_run.__file__, *words], cwd=cwd, env={**os.environ, **environment})
 
 
 @pytest.fixture(autouse=True)

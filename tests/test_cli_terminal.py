@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("terminals and pipes of POSIX", allow_module_level=True)
 
+from programs import Program, run
 from pseudo_terminal import Screen, on_terminal
 
 COMMAND = ["-c", "from ravine.cli import main; main()"]
@@ -57,26 +57,17 @@ def test_the_width_of_columns_counts(tmp_path: Path) -> None:
     assert screen.widest <= 50
 
 
-def in_pipe(folder: Path, *words: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, *COMMAND, "train", "wine", *words],
-        cwd=folder,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-
-
 @pytest.mark.slow
 def test_a_reader_that_leaves_ends_the_showing_and_not_the_run(tmp_path: Path) -> None:
-    process = in_pipe(tmp_path, "--epochs", "200", "--run-dir", "run")
-    assert process.stdout is not None
-    assert process.stderr is not None
-    assert process.stdout.readline().startswith(b"wine: ")
-    process.stdout.close()
-    errors = process.stderr.read()
-    assert process.wait(timeout=120) == 0
-    assert errors == b""
+    words = [*COMMAND, "train", "wine", "--epochs", "200", "--run-dir", "run"]
+    with Program(words, cwd=tmp_path, env=ENVIRONMENT) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith("wine: ")
+        process.stdout.close()
+        errors = process.stderr.read()
+        assert process.wait() == 0
+    assert errors == ""
     record = saved(tmp_path / "run")
     assert record["status"] == "completed"
     assert len(record["history"]) == 200  # type: ignore[arg-type]
@@ -97,27 +88,21 @@ def test_a_reader_that_sleeps_does_not_hold_up_the_training(tmp_path: Path) -> N
         "import ravine.tasks\ndef task(seed):\n    return ravine.tasks.load_task('wine', seed)\n",
         encoding="utf-8",
     )
-    process = subprocess.Popen(
-        [sys.executable, *COMMAND, "train", str(task), "--epochs", "60", "--run-dir", "run"],
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        stdout=theirs,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    os.close(theirs)
-    _wait_for(tmp_path / "run" / "history.jsonl", lines=60, process=process)
-    written = b""
-    while part := os.read(ours, 1 << 16):
-        written += part
-    os.close(ours)
-    assert process.wait(timeout=60) == 0
+    words = [*COMMAND, "train", str(task), "--epochs", "60", "--run-dir", "run"]
+    with Program(words, cwd=tmp_path, env=ENVIRONMENT, stdout=theirs) as process:
+        os.close(theirs)
+        _wait_for(tmp_path / "run" / "history.jsonl", lines=60, process=process)
+        written = b""
+        while part := os.read(ours, 1 << 16):
+            written += part
+        os.close(ours)
+        assert process.wait() == 0
     assert b"lines left out while nobody read" in written
     assert b"epoch 60/60" in written
     assert b"completed after 60 epochs" in written
 
 
-def _wait_for(path: Path, *, lines: int, process: subprocess.Popen[str]) -> None:
+def _wait_for(path: Path, *, lines: int, process: Program) -> None:
     """Return when a file has so many lines; the test's own time limit ends the waiting."""
     while process.poll() is None:
         if path.exists() and path.read_bytes().count(b"\n") >= lines:
@@ -128,16 +113,8 @@ def _wait_for(path: Path, *, lines: int, process: subprocess.Popen[str]) -> None
 def test_a_task_that_prints_does_not_fail_for_a_reader_that_left(tmp_path: Path) -> None:
     ours, theirs = os.pipe()
     os.close(ours)
-    done = subprocess.run(
-        [sys.executable, FAKE, "train", "digits", "--run-dir", "run"],
-        cwd=tmp_path,
-        env={**ENVIRONMENT, "PYTHONUNBUFFERED": "1"},
-        stdout=theirs,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    words = [FAKE, "train", "digits", "--run-dir", "run"]
+    done = run(words, cwd=tmp_path, env={**ENVIRONMENT, "PYTHONUNBUFFERED": "1"}, stdout=theirs)
     os.close(theirs)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "run" / "report.html").is_file()
@@ -147,16 +124,8 @@ def test_a_task_that_prints_does_not_fail_for_a_reader_that_left(tmp_path: Path)
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
 def test_a_full_disk_behind_the_log_is_said_and_the_run_goes_on(tmp_path: Path) -> None:
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
-            [sys.executable, *COMMAND, "train", "wine", "--epochs", "5", "--run-dir", "run"],
-            cwd=tmp_path,
-            env=ENVIRONMENT,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        words = [*COMMAND, "train", "wine", "--epochs", "5", "--run-dir", "run"]
+        done = run(words, cwd=tmp_path, env=ENVIRONMENT, stdout=full)
     assert done.returncode == 0
     assert done.stderr.startswith("ravine: the run is no longer shown ([Errno 28]")
     assert "Traceback" not in done.stderr
@@ -167,16 +136,7 @@ def test_a_process_that_is_not_listened_to_exits_with_its_own_code(tmp_path: Pat
     """A run that diverged has exit code 1 although its reader had left."""
     ours, theirs = os.pipe()
     os.close(ours)
-    done = subprocess.run(
-        [sys.executable, FAKE, "train", "diverge"],
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        stdout=theirs,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run([FAKE, "train", "diverge"], cwd=tmp_path, env=ENVIRONMENT, stdout=theirs)
     os.close(theirs)
     assert done.returncode == 1
     assert "the loss is NaN" in done.stderr

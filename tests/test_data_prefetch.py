@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import threading
 import traceback
 from collections.abc import Iterator
 
+import programs
 import pytest
 import torch
 from torch import Tensor, nn
@@ -161,11 +160,9 @@ def test_ctrl_c_ends_a_process_that_waits(busy: str) -> None:
         "except KeyboardInterrupt:\n"
         "    print('interrupted', flush=True)\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, busy], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == f"{busy}\n"
-    process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=60)[0] == "interrupted\n"
+    with programs.Program(["-c", code, busy]) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"{busy}\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate()[0] == "interrupted\n"
     assert process.returncode == 0

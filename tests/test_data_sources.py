@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 import torch
 from data_cases import ROWS, SEQUENCES, SOURCES, epoch, equal, numbers, rows_in
@@ -81,13 +80,7 @@ def test_another_process_has_the_same_order(tmp_path: Path) -> None:
         "for kind in sorted(SOURCES):\n"
         "    print(*rows_in(epoch(SOURCES[kind](Path(sys.argv[1])), 7, 5, 3, 2)))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
+    done = programs.run(["-c", code, str(tmp_path)], check=True)
     for kind, line in zip(sorted(SOURCES), done.stdout.splitlines(), strict=True):
         rows = rows_in(epoch(SOURCES[kind](tmp_path), 7, 5, 3, 2))
         assert line.split() == [str(row) for row in rows]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
+import programs
 import pytest
 
 MY_RULE = """
@@ -41,17 +40,13 @@ def folder(tmp_path):
     return tmp_path
 
 
-def run(folder, code=STEP, *, cache=None, options=(), check=True):
-    done = subprocess.run(
-        [sys.executable, *options, "-c", code],
+def run(folder, code=STEP, *, cache=None):
+    done = programs.run(
+        ["-c", code],
         cwd=folder,
         env={**os.environ, "RAVINE_CACHE_DIR": str(cache or folder / "cache")},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
     )
-    assert not check or done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     return done
 
 

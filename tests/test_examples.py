@@ -6,24 +6,16 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
+import programs
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *words],
-        cwd=cwd,
-        env={**os.environ, "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return programs.run(words, cwd=cwd, env={**os.environ, "NO_COLOR": "1"})
 
 
 IN_OTHER_LOOPS = {

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import programs
 import pytest
 import torch
 
@@ -36,13 +35,7 @@ os._exit(0)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_child_steps_after_its_parent_did():
-    done = subprocess.run(
-        [sys.executable, "-c", FORKED.format(size=BIG)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = programs.run(["-c", FORKED.format(size=BIG)])
     assert done.returncode == 0, done.stderr
     results = dict(line.split(" ", 1) for line in done.stdout.splitlines())
     assert results["child"] == results["parent"]
@@ -91,12 +84,8 @@ assert not failed, failed
 
 
 def test_two_threads_need_the_same_new_kernel_at_once(tmp_path):
-    subprocess.run(
-        [sys.executable, "-c", FIRST_AT_ONCE],
-        env={**os.environ, "RAVINE_CACHE_DIR": str(tmp_path)},
-        timeout=60,
-        check=True,
-    )
+    environment = {**os.environ, "RAVINE_CACHE_DIR": str(tmp_path)}
+    programs.run(["-c", FIRST_AT_ONCE], env=environment, check=True)
     assert len([*tmp_path.glob("*.py")]) == 1
 
 
@@ -117,4 +106,4 @@ assert all(p.grad is None for p in model.parameters())
 
 
 def test_the_optimizer_in_backward():
-    subprocess.run([sys.executable, "-c", IN_BACKWARD], timeout=60, check=True)
+    programs.run(["-c", IN_BACKWARD], check=True)

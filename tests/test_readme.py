@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import programs
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -49,8 +50,8 @@ def test_the_commands_run_from_first_to_last(tmp_path):
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     for command in COMMANDS:  # in one folder: a run that one of them made is resumed by another
         _, *arguments = shlex.split(command)
-        line = [sys.executable, "-c", "from ravine.cli import main; main()", *arguments]
-        done = run(line, tmp_path)
+        line = ["-c", "from ravine.cli import main; main()", *arguments]
+        done = programs.run(line, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"})
         assert done.returncode == 0, (command, done.stderr)
         assert done.stdout, command
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import random
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import programs
 import pytest
 import torch
 from torch import Tensor
@@ -277,9 +276,7 @@ def test_another_process_has_the_same_order() -> None:
         "for name in ('points: tensors', 'points: loader', 'loader: workers'):\n"
         "    print(*(row for _, y in made(name).epoch(2, 1) for row in y.tolist()))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
-    )
+    done = programs.run(["-c", code], check=True)
     for line, name in zip(
         done.stdout.splitlines(),
         ("points: tensors", "points: loader", "loader: workers"),

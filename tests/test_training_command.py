@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import programs
 import pytest
 from typer.testing import CliRunner
 
@@ -21,20 +22,12 @@ from ravine.tasks import TASKS
 from ravine.training import catalog
 from ravine.training.choices import BATCH_SIZE, EPOCHS, OPTIMIZER
 
-COMMAND = [sys.executable, "-c", "from ravine.cli import main; main()"]
+COMMAND = ["-c", "from ravine.cli import main; main()"]
 PLAIN = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
 
 
 def ravine(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *words],
-        cwd=cwd,
-        env={**os.environ, **PLAIN},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return programs.run([*COMMAND, *words], cwd=cwd, env={**os.environ, **PLAIN})
 
 
 InProcess = Callable[..., Any]
@@ -155,20 +148,15 @@ def test_a_misspelt_hyperparameter_has_a_caret_under_it(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 @pytest.mark.slow
 def test_ctrl_c_exits_130_and_leaves_a_whole_run(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [*COMMAND, "train", "wine", "--epochs", "1000000", "--run-dir", "run"],
-        cwd=tmp_path,
-        env={**os.environ, **PLAIN},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:  # once an epoch is told, the run is under way
-        if line.startswith("epoch"):
-            process.send_signal(signal.SIGINT)
-            break
-    rest, errors = process.communicate(timeout=120)
+    words = ["train", "wine", "--epochs", "1000000", "--run-dir", "run"]
+    environment = {**os.environ, **PLAIN}
+    with programs.Program([*COMMAND, *words], cwd=tmp_path, env=environment) as process:
+        assert process.stdout is not None
+        for line in process.stdout:  # once an epoch is told, the run is under way
+            if line.startswith("epoch"):
+                process.send_signal(signal.SIGINT)
+                break
+        rest, errors = process.communicate()
     assert process.returncode == 130, errors
     assert "wine: interrupted after" in rest
     assert "interrupted" in errors

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import programs
 import pytest
 import torch
 from safetensors.torch import load_file, load_model
@@ -175,9 +174,7 @@ except RunDirectoryError as error:
 def full_disk(tmp_path: Path, room: str) -> tuple[list[Any], Path]:
     folder = tmp_path / "run"
     script = FULL.format(tests=str(Path(__file__).parent), folder=str(folder), room=room)
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
-    )
+    done = programs.run(["-c", script])
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1]), folder
 
@@ -226,7 +223,7 @@ def test_weights_that_do_not_fit_are_not_half_there(tmp_path: Path) -> None:
         "else:\n"
         "    raise AssertionError\n"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+    programs.run(["-c", script], check=True)
     assert {p.name for p in (tmp_path / "run").iterdir()} == {
         "config.json",
         "history.jsonl",

@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import programs
 import pytest
 from safetensors.torch import load_file
 from training_cases import numbers, same
 
-RAVINE = [sys.executable, "-c", "from ravine.cli import main; main()"]
+RAVINE = ["-c", "from ravine.cli import main; main()"]
+SLOW = ["train", "slow.py", "--epochs", "9", "--batch-size", "30", "--run-dir", "run"]
 PLAIN = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb", "OMP_NUM_THREADS": "1"}
 
 TASK = """
@@ -54,14 +56,10 @@ pytestmark = [
 
 
 @contextmanager
-def waiting(folder: Path) -> Iterator[subprocess.Popen[str]]:
+def waiting(folder: Path) -> Iterator[programs.Program]:
     """A run that is in the middle of its 7th step."""
     (folder / "slow.py").write_text(TASK.format(wait=7))
-    with subprocess.Popen(
-        [*RAVINE, "train", "slow.py", "--epochs", "9", "--batch-size", "30", "--run-dir", "run"],
-        cwd=folder, env=PLAIN, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    ) as process:  # fmt: skip
+    with programs.Program([*RAVINE, *SLOW], cwd=folder, env=PLAIN, stdin=programs.PIPE) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("waiting"):
@@ -70,10 +68,7 @@ def waiting(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*RAVINE, *words], cwd=folder, env=PLAIN, text=True, capture_output=True, timeout=240,
-        stdin=subprocess.DEVNULL, check=False,
-    )  # fmt: skip
+    return programs.run([*RAVINE, *words], cwd=folder, env=PLAIN)
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
@@ -82,7 +77,7 @@ def test_a_signal_finishes_the_step_and_the_printed_command_goes_on(
 ) -> None:
     with waiting(tmp_path) as process:
         process.send_signal(getattr(signal, name))
-        out, err = process.communicate("\n", timeout=240)
+        out, err = process.communicate("\n")
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert err.endswith(f"interrupted: by {'Ctrl-C' if name == 'SIGINT' else name}\n")
@@ -115,7 +110,7 @@ def test_a_second_ctrl_c_ends_at_once_and_what_was_saved_stays(tmp_path: Path) -
     with waiting(tmp_path) as process:
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGTERM)  # another one: two of the same kind may become one
-        out, err = process.communicate(timeout=240)  # no line: the step is never finished
+        out, err = process.communicate()  # no line: the step is never finished
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert "resume: ravine train slow.py --resume run" in out
@@ -134,7 +129,7 @@ def on_closed_terminal(folder: Path, *words: str) -> subprocess.Popen[bytes]:
 
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [*words, *RAVINE, "train", "slow.py", "--epochs", "9", "--batch-size", "30", "--run-dir", "run"],
+        [*words, sys.executable, *RAVINE, *SLOW],
         cwd=folder, env=PLAIN, stdin=subprocess.PIPE, stdout=theirs, stderr=theirs, start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(1, termios.TIOCSCTTY, 0),  # noqa: PLW1509
     )  # fmt: skip
@@ -171,7 +166,7 @@ def test_a_second_hang_up_does_not_end_at_once(tmp_path: Path) -> None:
     with waiting(tmp_path) as process:
         for name in ("SIGTERM", "SIGHUP"):  # as systemd sends them
             process.send_signal(getattr(signal, name))
-        _, err = process.communicate("\n", timeout=240)
+        _, err = process.communicate("\n")
     assert process.returncode == 130, err
     record = json.loads((tmp_path / "run" / "record.json").read_text(encoding="utf-8"))
     assert "after step 7, by SIG" in record["message"]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import programs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -162,9 +161,7 @@ def test_what_was_written_before_a_kill_can_be_read(tmp_path: Path) -> None:
         "    if state.epoch == 40: os.kill(os.getpid(), signal.SIGKILL)\n"
         "ravine.train('wine', epochs=99, run_dir='run', on_step=on_step)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=dict(os.environ), timeout=120, check=False
-    )
+    done = programs.run(["-c", code], cwd=tmp_path)
     assert done.returncode == -signal.SIGKILL
     history = read_lines(tmp_path / "run" / "history.jsonl")
     assert [row["epoch"] for row in history] == list(range(1, 40))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import programs
 import pytest
 import torch
 from test_training_resume import OPTIMIZER, SETTINGS, broken_off, check, made
@@ -67,9 +66,7 @@ def test_a_disk_that_fills_up_leaves_a_run_that_goes_on_once_there_is_room(
 ) -> None:
     folder = tmp_path / "run"
     script = FULL.format(tests=str(Path(__file__).parent), folder=str(folder), room=room)
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=240, check=False
-    )
+    done = programs.run(["-c", script])
     assert done.returncode == 0, done.stderr
     kind, message, status = json.loads(done.stdout.splitlines()[-1])
     assert status == "failed"
@@ -133,15 +130,13 @@ ravine.train(task(), epochs=2, run_dir=Path({folder!r}), listeners=[wait])
 @pytest.mark.slow
 def test_two_processes_do_not_write_one_run(tmp_path: Path) -> None:
     script = HOLDER.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "run"))
-    with subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with programs.Program(["-c", script], stdin=programs.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
         for way in ({"resume": tmp_path / "run"}, {"run_dir": tmp_path / "run"}):
             with pytest.raises(RunDirectoryError, match="another process is writing"):
                 ravine.train(task(), **way)
-        process.communicate("\n\n", timeout=120)
+        process.communicate("\n\n")
     assert process.returncode == 0
     assert len(ravine.train(task(), resume=tmp_path / "run").history) == 2
 

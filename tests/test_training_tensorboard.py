@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import programs
 import pytest
 from training_cases import points, task
 
@@ -183,14 +183,8 @@ def test_a_missing_package_is_named_before_anything_is_made(
 @pytest.mark.slow
 def test_the_command_writes_event_files(tmp_path: Path) -> None:
     main = "from ravine.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", main, "train", "wine", "--epochs", "3", "--tensorboard", "--json"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    words = ["train", "wine", "--epochs", "3", "--tensorboard", "--json"]
+    done = programs.run(["-c", main, *words], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     (folder,) = (tmp_path / "runs").iterdir()

@@ -6,27 +6,22 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
+import programs
 import pytest
 
 pytestmark = pytest.mark.slow
 
 TORCHRUN = [
-    sys.executable, "-m", "torch.distributed.run",
+    "-m", "torch.distributed.run",
     "--standalone", "--nproc-per-node", "2", "--monitor-interval", "0.1",
 ]  # fmt: skip
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-LIMIT = 120
 
 
 def torchrun(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*TORCHRUN, *words],
-        cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=LIMIT, check=False,
-    )  # fmt: skip
+    return programs.run([*TORCHRUN, *words], cwd=folder, env=ENVIRONMENT)
 
 
 def test_the_command_writes_one_run(tmp_path: Path) -> None:
@@ -38,20 +33,16 @@ def test_the_command_writes_one_run(tmp_path: Path) -> None:
     assert {"config.json", "model.safetensors", "report.html"} <= {p.name for p in run.iterdir()}
     assert record["config"]["parallel"] == "sharded"
     assert record["facts"]["processes"] == 2
-    alone = subprocess.run(
-        [sys.executable, *train, "--json", "--run-dir", "alone"],
-        cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=LIMIT, check=True,
-    )  # fmt: skip
+    words = [*train, "--json", "--run-dir", "alone"]
+    alone = programs.run(words, cwd=tmp_path, env=ENVIRONMENT, check=True)
     expected = json.loads(alone.stdout)
     assert record["metrics"] == pytest.approx(expected["metrics"], rel=1e-5)
     longer = torchrun(tmp_path, "-m", "ravine", "train", "--resume", str(run), "--epochs", "4")
     assert longer.returncode == 0, longer.stderr
     assert len((run / "history.jsonl").read_text().splitlines()) == 4
     for folder, epochs in ((run, "5"), (tmp_path / "alone", "5")):  # back in one process
-        subprocess.run(
-            [sys.executable, "-m", "ravine", "train", "--resume", str(folder), "--epochs", epochs],
-            cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=LIMIT, check=True,
-        )  # fmt: skip
+        words = ["-m", "ravine", "train", "--resume", str(folder), "--epochs", epochs]
+        programs.run(words, cwd=tmp_path, env=ENVIRONMENT, check=True)
     one, other = (json.loads((f / "record.json").read_text()) for f in (run, tmp_path / "alone"))
     assert one["metrics"] == pytest.approx(other["metrics"], rel=1e-5)
 
@@ -68,9 +59,14 @@ class Fails(torch.nn.Module):
         return ravine.losses.cross_entropy(output, target)
 
 X = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+def say(event):
+    if hasattr(event, "row"):
+        print("epoch", event.row["epoch"], flush=True)
+
 task = ravine.Task(model=torch.nn.Linear(4, 3), loss=Fails(), train=(X, X[:, :3].argmax(1)))
 try:
-    ravine.train(task, "sgd(lr=0.1)", batch_size=8, epochs=4000, run_dir="run", regularize=())
+    ravine.train(task, "sgd(lr=0.1)", batch_size=8, epochs=4000, run_dir="run",
+                 regularize=(), listeners=[say])
 except ravine.errors.RavineError as error:
     print(type(error).__name__, error, file=sys.stderr, flush=True)
     raise
@@ -94,16 +90,11 @@ def test_one_process_that_fails_ends_all(what: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_signal_to_torchrun_saves_and_the_run_goes_on(name: str, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT.format(what="pass"))
-    started = subprocess.Popen(
-        [*TORCHRUN, "script.py"],
-        cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    history = tmp_path / "run" / "history.jsonl"
-    until = time.monotonic() + LIMIT
-    while not (history.exists() and history.read_text().count("\n") > 3):
-        assert started.poll() is None and time.monotonic() < until
-    started.send_signal(getattr(signal, name))
-    _, errors = started.communicate(timeout=LIMIT)
+    with programs.Program([*TORCHRUN, "script.py"], cwd=tmp_path, env=ENVIRONMENT) as started:
+        assert started.stdout is not None
+        assert any(line == "epoch 4\n" for line in started.stdout)
+        started.send_signal(getattr(signal, name))
+        _, errors = started.communicate()
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     assert record["status"] == "interrupted", errors
     assert list((tmp_path / "run" / "checkpoints").iterdir())

@@ -117,7 +117,7 @@ def test_lock_step_with_the_oracle(row, backend):
     optimizer = getattr(ravine.optim, row.rule)(groups, **row.options)
     ours = [*ours[:6], *gaps, *ours[6:]]
     oracle = row.oracle(theirs)
-    for step in range(100):
+    for step in range(50):
         values = gradients(theirs, step)
         kept = [g.clone() for g in values]
         set_gradients(ours, values)

@@ -1,9 +1,9 @@
 """Memory of a run on a text of 50 million characters, which is streamed from disk.
 
-A child process makes the task of the file, reads one whole epoch of its batches, then trains for
-200 steps (20 with --quick) in a run directory, a checkpoint every 10, and evaluates on as many
-batches of the validation part. Its largest resident memory is what the operating system counts
-(VmHWM), mapped files included. Linux only.
+A child process makes the task of the file, reads one whole epoch of its batches (of 32 rows, of 512
+with --quick), then trains for 200 steps (20 with --quick) in a run directory, a checkpoint every 10,
+and evaluates on as many batches of the validation part. Its largest resident memory is what the
+operating system counts (VmHWM), mapped files included. Linux only.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def peak():
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
-path, steps = sys.argv[1], int(sys.argv[2])
+path, steps, rows_read = sys.argv[1], int(sys.argv[2]), int(sys.argv[4])
 imported = peak()
 task = load_task(path)
 made = peak()
-batches = training_batches(task.train, 32, torch.device("cpu"), 0)
+batches = training_batches(task.train, rows_read, torch.device("cpu"), 0)
 rows = sum(len(targets) for _, targets in batches.epoch(1))
 assert rows == len(task.train)
 streamed = peak()
@@ -72,14 +72,14 @@ def write_text(path: Path, characters: int) -> None:
             left -= file.write(text[:left])
 
 
-def peaks(characters: int, steps: int) -> dict[str, float]:
+def peaks(characters: int, steps: int, rows_read: int) -> dict[str, float]:
     """Return the peaks of the child process after each of its stages, in MB (2**20 bytes)."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "long.txt"
         write_text(path, characters)
         start = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-c", CHILD, str(path), str(steps), str(Path(folder) / "run")],
+            [sys.executable, "-c", CHILD, path, str(steps), Path(folder) / "run", str(rows_read)],
             capture_output=True,
             text=True,
             check=True,
@@ -90,7 +90,7 @@ def peaks(characters: int, steps: int) -> dict[str, float]:
 
 if __name__ == "__main__":
     quick = measure.arguments(__doc__ or "").quick
-    found = peaks(CHARACTERS, steps=20 if quick else 200)
+    found = peaks(CHARACTERS, *((20, 512) if quick else (200, 32)))
     print(json.dumps(found, indent=1))
     if not quick:
         measure.save("text_memory", found, "python benchmarks/text_memory.py")

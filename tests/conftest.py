@@ -10,7 +10,9 @@ import torch
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if WORKERS > 1:
     # Two pools of spinning threads on the same cores wait for each other for milliseconds a step.
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // WORKERS))
+    THREADS = max(1, (os.cpu_count() or 1) // WORKERS)
+    torch.set_num_threads(THREADS)
+    os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))  # of the processes that tests start
 
 
 @pytest.fixture(autouse=True)

@@ -57,7 +57,7 @@ def test_bfloat16_weights_learn_with_small_steps_as_float32_weights_do():
     assert abs(nearest - full) > 0.2 * (start - full)
 
 
-def text_loss(seed, state_dtype, steps=40):
+def text_loss(seed, state_dtype, steps=20):
     """Return the mean loss of the last steps of a short run on the text task."""
     task = load_task("text", seed)
     torch.manual_seed(seed)

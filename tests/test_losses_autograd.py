@@ -124,26 +124,6 @@ def test_gradients_of_single_samples_under_vmap(row):
 
 
 @EACH
-def test_compile_gives_the_same_numbers(row):  # numerics 17
-    x, y = smooth(row)
-    weight = torch.tensor([0.3, 1.0, 0.0, 0.7], dtype=WIDE)
-    if not y.is_floating_point() and row.loss == "cross_entropy":
-        y[1] = -100
-
-    def call(z, t, w):
-        return loss_of(row, z, t, weight=w)
-
-    torch._dynamo.reset()
-    compiled = torch.compile(call, backend="eager")
-    ours, theirs = leaf(x), leaf(x)
-    found, exact = compiled(ours, y, weight), call(theirs, y, weight)
-    torch.testing.assert_close(found, exact, rtol=1e-12, atol=0)
-    found.backward()
-    exact.backward()
-    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-12, atol=1e-14)
-
-
-@EACH
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=str)
 def test_a_second_way_back_gives_the_same_bits(row, kind):
     if kind is torch.bfloat16 and row.loss in ("huber", "hinge"):

@@ -76,6 +76,8 @@ def views(values):
 
 def assert_close(got, want, rtol, atol, note):
     for k, (a, b) in enumerate(zip(got, want, strict=True)):
+        if a.shape == b.shape and torch.allclose(a, b, rtol=rtol, atol=atol):
+            continue  # the same judgement in a tenth of the time, for 70,000 pairs
         torch.testing.assert_close(
             a.detach(),
             b.detach(),

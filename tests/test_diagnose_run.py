@@ -59,7 +59,7 @@ def test_a_run_whose_rate_was_too_high_is_told_and_left_as_it_was(tmp_path: Path
     with pytest.raises(NonFiniteError):
         ravine.train("digits", "sgd(lr=20)", epochs=2, run_dir=folder)
     before = contents(folder)
-    found = ravine.diagnose(str(folder), budget=40)
+    found = ravine.diagnose(str(folder), budget=200)
     assert found.findings[0].name == "lr-too-high"
     assert "status of the run" in found.measured
     assert contents(folder) == before

@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -167,9 +168,10 @@ def _place() -> str:
     )
     assert server.stdout is not None
     assert server.stdout.readline() == b"ready\n"
-    atexit.register(_end, server)
+    atexit.register(_end, server, Path(place).parent)
     return place
 
 
-def _end(server: subprocess.Popen[bytes]) -> None:
+def _end(server: subprocess.Popen[bytes], folder: Path) -> None:
     server.communicate()  # closes its standard input
+    shutil.rmtree(folder)

@@ -31,9 +31,6 @@ from ravine.training.step import Step
 from ravine.training.threads import threads_for
 
 LIMIT = 60.0
-"""Seconds for a row: a machine under load ends it with fewer turns."""
-
-LIMIT = 60.0
 """Seconds for a row: a machine under load ends it with fewer pairs."""
 
 EVERY = inspect.signature(ravine.watch.Watch).parameters["every"].default

@@ -15,6 +15,14 @@ if WORKERS > 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))  # of the processes that tests start
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many workers ``-n auto`` is: a quarter of the time a test waits for processes.
+
+    The suite on two cores took 10:51 with two, at three quarters of the processors' time.
+    """
+    return max(1, (os.cpu_count() or 1) * 3 // 2)
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     """Begin every test with the same random numbers."""

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from ravine import cli, losses
 from ravine.bench import LOSSES, SIZES, bench_losses
 from ravine.bench import losses as bench
+from ravine.bench.loss_peers import ROWS
 from ravine.bench.peers import Unable
 from ravine.errors import UnknownNameError
 
@@ -31,9 +32,9 @@ def no_compiler(monkeypatch):
 @pytest.mark.parametrize("name", LOSSES)
 def test_peers_give_our_numbers(name):
     peer = LOSSES[name]
-    shape = (7, 5) if peer.sizes == tuple(bench.ROWS) else (7,)
-    x, y = torch.randn(shape), peer.target(shape, "cpu")
-    bench.tried(peer.loss, losses.FUNCTIONS[name], x, y)()
+    shape = (7, 5) if peer.sizes == tuple(ROWS) else (7,)
+    tensors = peer.tensors(shape, "cpu")
+    bench.tried(peer.loss, losses.FUNCTIONS[name], torch.randn(shape), *tensors)()
 
 
 def test_a_run_gives_each_call_a_gradient_of_its_own():

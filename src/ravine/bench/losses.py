@@ -3,79 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ravine import losses
+from ravine.bench.loss_peers import LOSSES, SIZES, Loss
 from ravine.bench.peers import Unable
 from ravine.bench.record import OURS, chosen, compared, recorded
 from ravine.bench.timing import interleaved
 
 UNCHECKED = f"{OURS} check=off"
 
-Loss = Callable[[Tensor, Tensor], Tensor]
 Run = Callable[[], None]
-
-ELEMENTS: dict[str, tuple[int, ...]] = {"64": (64,), "8.4M": (1 << 23,)}
-ROWS: dict[str, tuple[int, ...]] = {
-    f"{rows}x{classes}": (rows, classes)
-    for rows, classes in ((64, 10), (8192, 10), (8192, 1000), (2048, 32768))
-}
-SIZES: dict[str, tuple[int, ...]] = {**ELEMENTS, **ROWS}
-"""The shapes of the inputs."""
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A loss as torch has it, or as one writes it there, and targets for it.
-
-    Attributes:
-        loss: what gives the same number.
-        target: the target for an input of a shape, on a device.
-        sizes: the inputs that it is timed on.
-    """
-
-    loss: Loss
-    target: Callable[[tuple[int, ...], str], Tensor]
-    sizes: tuple[str, ...] = tuple(ELEMENTS)
-
-
-def _hinge(x: Tensor, y: Tensor) -> Tensor:
-    return (1 - y * x).clamp_min(0).mean()
-
-
-def _numbers(shape: tuple[int, ...], device: str) -> Tensor:
-    return torch.rand(shape, device=device)
-
-
-def _labels(shape: tuple[int, ...], device: str) -> Tensor:
-    return torch.rand(shape, device=device).round()
-
-
-def _signs(shape: tuple[int, ...], device: str) -> Tensor:
-    return 2 * _labels(shape, device) - 1
-
-
-def _classes(shape: tuple[int, ...], device: str) -> Tensor:
-    return torch.randint(shape[1], shape[:1], device=device)
-
-
-LOSSES: dict[str, Peer] = {
-    "mse": Peer(F.mse_loss, _numbers),
-    "mae": Peer(F.l1_loss, _numbers),
-    "huber": Peer(F.huber_loss, _numbers),
-    "smooth_l1": Peer(F.smooth_l1_loss, _numbers),
-    "poisson": Peer(F.poisson_nll_loss, _numbers),
-    "hinge": Peer(_hinge, _signs),
-    "binary_cross_entropy": Peer(F.binary_cross_entropy_with_logits, _labels),
-    "cross_entropy": Peer(F.cross_entropy, _classes, tuple(ROWS)),
-}
-"""The losses that are timed, by their name in `ravine.losses`."""
 
 
 def bench_losses(
@@ -101,7 +43,7 @@ def bench_losses(
     Returns:
         A record of plain words and numbers like that of `bench_steps`; a row has the ``ratios`` of
         both peers' time to ours, and the share of ours that ``check="off"`` saves as
-        ``cost_of_checking``. Its bytes are input and target read once, gradient written once.
+        ``cost_of_checking``. Its bytes are all tensors read once, the gradient written once.
 
     Raises:
         UnknownNameError: for another loss or size.
@@ -120,15 +62,15 @@ def bench_losses(
 
 def _row(name: str, size: str, seconds: float, device: str) -> dict[str, Any]:
     peer, shape = LOSSES[name], SIZES[size]
-    x, y = torch.randn(shape, device=device), peer.target(shape, device)
+    x, tensors = torch.randn(shape, device=device), peer.tensors(shape, device)
     ours = losses.FUNCTIONS[name]
-    cases: dict[str, Run] = {OURS: prepared(ours, x, y)[0]}
+    cases: dict[str, Run] = {OURS: prepared(ours, x, *tensors)[0]}
     unable: dict[str, str] = {}
-    cases[UNCHECKED] = prepared(partial(ours, check="off"), x, y)[0]
+    cases[UNCHECKED] = prepared(partial(ours, check="off"), x, *tensors)[0]
     torch._dynamo.reset()  # what was compiled for other shapes must not slow this one
     for way, made in (("torch eager", peer.loss), ("torch compile", torch.compile(peer.loss))):
         try:
-            cases[way] = tried(made, ours, x, y)
+            cases[way] = tried(made, ours, x, *tensors)
         except Unable as reason:
             unable[way] = str(reason)
     times = interleaved(cases, seconds=seconds, device=device)
@@ -139,36 +81,36 @@ def _row(name: str, size: str, seconds: float, device: str) -> dict[str, Any]:
             way: round(times[way] / times[OURS], 3) for way in times if not way.startswith(OURS)
         },
         "cost_of_checking": round(1 - times[UNCHECKED] / times[OURS], 3),
-        **compared(times, 2 * x.nbytes + y.nbytes, unable),
+        **compared(times, 2 * x.nbytes + sum(t.nbytes for t in tensors), unable),
     }
 
 
-def prepared(loss: Loss, x: Tensor, y: Tensor) -> tuple[Run, Tensor]:
+def prepared(loss: Loss, x: Tensor, *tensors: Tensor) -> tuple[Run, Tensor]:
     """Return one forward and backward over an input of its own, and that input."""
     own = x.clone().requires_grad_()
 
     def run() -> None:
         own.grad = None
-        loss(own, y).backward()  # type: ignore[no-untyped-call]
+        loss(own, *tensors).backward()  # type: ignore[no-untyped-call]
 
     return run, own
 
 
-def tried(loss: Loss, ours: Loss, x: Tensor, y: Tensor) -> Run:
+def tried(loss: Loss, ours: Loss, x: Tensor, *tensors: Tensor) -> Run:
     """Return a peer's forward and backward that have been seen to give our numbers.
 
     Raises:
         Unable: with the reason: other numbers, or whatever the peer has raised.
     """
-    mine, input = prepared(ours, x, y)
+    mine, input = prepared(ours, x, *tensors)
     mine()
     try:
-        run, own = prepared(loss, x, y)
+        run, own = prepared(loss, x, *tensors)
         run()
-        found, gradient = loss(x, y), own.grad
+        found, gradient = loss(x, *tensors), own.grad
     except Exception as error:  # a compiler that is missing, above all
         raise Unable.because(error) from error
-    for theirs, exact in ((found, ours(x, y)), (gradient, input.grad)):
+    for theirs, exact in ((found, ours(x, *tensors)), (gradient, input.grad)):
         assert theirs is not None and exact is not None
         if not torch.allclose(theirs, exact, rtol=1e-3, atol=1e-3 * float(exact.abs().max())):
             raise Unable("gives other numbers than ours")

@@ -1,0 +1,132 @@
+"""The losses that are timed, as torch has them or as one writes them there, with their targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Loss = Callable[..., Tensor]
+"""Of input, target and, where the loss has some, further tensors."""
+
+ELEMENTS: dict[str, tuple[int, ...]] = {"64": (64,), "8.4M": (1 << 23,)}
+ROWS: dict[str, tuple[int, ...]] = {
+    f"{rows}x{classes}": (rows, classes)
+    for rows, classes in ((64, 10), (8192, 10), (8192, 1000), (2048, 32768))
+}
+SIZES: dict[str, tuple[int, ...]] = {**ELEMENTS, **ROWS}
+"""The shapes of the inputs."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What gives the same number as a loss of ours.
+
+    Attributes:
+        loss: torch's function, or the formula in torch's operations.
+        tensors: targets for an input of a shape, on a device, and what else the loss takes.
+        sizes: the inputs that it is timed on.
+    """
+
+    loss: Loss
+    tensors: Callable[[tuple[int, ...], str], tuple[Tensor, ...]]
+    sizes: tuple[str, ...] = tuple(ELEMENTS)
+
+
+def _numbers(shape: tuple[int, ...], device: str) -> tuple[Tensor, ...]:
+    return (torch.rand(shape, device=device),)
+
+
+def _positive(shape: tuple[int, ...], device: str) -> tuple[Tensor, ...]:
+    return (torch.rand(shape, device=device) + 0.1,)
+
+
+def _with_variance(shape: tuple[int, ...], device: str) -> tuple[Tensor, ...]:
+    return torch.randn(shape, device=device), torch.rand(shape, device=device) + 0.1
+
+
+def _labels(shape: tuple[int, ...], device: str) -> tuple[Tensor, ...]:
+    return (torch.rand(shape, device=device).round(),)
+
+
+def _signs(shape: tuple[int, ...], device: str) -> tuple[Tensor, ...]:
+    return (2 * torch.rand(shape, device=device).round() - 1,)
+
+
+def _classes(shape: tuple[int, ...], device: str) -> tuple[Tensor, ...]:
+    return (torch.randint(shape[1], shape[:1], device=device),)
+
+
+def _log_cosh(x: Tensor, y: Tensor) -> Tensor:
+    # As in Keras: log(cosh(e)) itself is infinite from e = 90 on.
+    e = x - y
+    return (e + F.softplus(-2 * e) - 0.6931471805599453).mean()
+
+
+def _quantile(x: Tensor, y: Tensor) -> Tensor:
+    e = y - x
+    return torch.maximum(0.5 * e, -0.5 * e).mean()
+
+
+def _gamma(x: Tensor, y: Tensor) -> Tensor:
+    return (x + y * torch.exp(-x)).mean()
+
+
+def _tweedie(x: Tensor, y: Tensor) -> Tensor:
+    return (2 * torch.exp(0.5 * x) + 2 * y * torch.exp(-0.5 * x)).mean()
+
+
+def _hinge(x: Tensor, y: Tensor) -> Tensor:
+    return (1 - y * x).clamp_min(0).mean()
+
+
+def _squared_hinge(x: Tensor, y: Tensor) -> Tensor:
+    return ((1 - y * x).clamp_min(0) ** 2).mean()
+
+
+def _perceptron(x: Tensor, y: Tensor) -> Tensor:
+    return (-y * x).clamp_min(0).mean()
+
+
+def _focal(x: Tensor, y: Tensor) -> Tensor:
+    # As in torchvision.
+    p = torch.sigmoid(x)
+    missed = p * (1 - y) + (1 - p) * y
+    factor = 0.25 * y + 0.75 * (1 - y)
+    each = F.binary_cross_entropy_with_logits(x, y, reduction="none")
+    return (factor * missed**2 * each).mean()
+
+
+def _asymmetric(x: Tensor, y: Tensor) -> Tensor:
+    # As its authors publish it: p and its margin, logarithms that are kept from 0.
+    p = torch.sigmoid(x)
+    kept = (1 - p + 0.05).clamp(max=1)
+    each = y * torch.log(p.clamp(min=1e-8)) + (1 - y) * torch.log(kept.clamp(min=1e-8))
+    right = p * y + kept * (1 - y)
+    return -(each * (1 - right) ** (y + 4.0 * (1 - y))).mean()
+
+
+LOSSES: dict[str, Peer] = {
+    "mse": Peer(F.mse_loss, _numbers),
+    "mae": Peer(F.l1_loss, _numbers),
+    "huber": Peer(F.huber_loss, _numbers),
+    "smooth_l1": Peer(F.smooth_l1_loss, _numbers),
+    "log_cosh": Peer(_log_cosh, _numbers),
+    "quantile": Peer(_quantile, _numbers),
+    "poisson": Peer(F.poisson_nll_loss, _numbers),
+    "gaussian_nll": Peer(F.gaussian_nll_loss, _with_variance),
+    "gamma": Peer(_gamma, _positive),
+    "tweedie": Peer(_tweedie, _positive),
+    "hinge": Peer(_hinge, _signs),
+    "squared_hinge": Peer(_squared_hinge, _signs),
+    "perceptron": Peer(_perceptron, _signs),
+    "binary_cross_entropy": Peer(F.binary_cross_entropy_with_logits, _labels),
+    "focal": Peer(_focal, _labels),
+    "asymmetric": Peer(_asymmetric, _labels),
+    "kl_divergence": Peer(F.kl_div, _numbers),
+    "cross_entropy": Peer(F.cross_entropy, _classes, tuple(ROWS)),
+}
+"""The losses that are timed, by their name in `ravine.losses`."""

@@ -23,6 +23,7 @@ from typing import Any
 from ravine.engine.equation import RESERVED_NUMBERS, RESERVED_TENSORS, Equation
 from ravine.engine.expressions import Expressions, plain
 from ravine.engine.functions import HOST
+from ravine.engine.masks import unmasked
 from ravine.engine.reductions import Hoist, Reduction
 
 RUNTIME = ("t", "lr", "norm", "grad_scale")
@@ -171,7 +172,7 @@ class _Lowering(Expressions):
         count = len(parts)  # where they are too few or too many, that is told by the caller
         if self.outputs is not None and count == self.outputs + len(self.numbers):
             count = self.outputs
-        outputs = [ast.unparse(self.element(part)) for part in parts[:count]]
+        outputs = [ast.unparse(unmasked(self.element(part))) for part in parts[:count]]
         for number, part in zip(self.numbers, parts[count:], strict=False):
             if not self.is_scalar(part):
                 raise self.equation.fail(
@@ -218,7 +219,7 @@ class _Lowering(Expressions):
             raise self.equation.fail(
                 target, f"assigns to {ast.unparse(target)}", "assign to one name at a time"
             )
-        text = ast.unparse(self.element(value))
+        text = ast.unparse(unmasked(self.element(value)))
         self.levels[target.id] = self.level(text)
         self.body.append(f"{target.id} = {text}")
         self.tensors.add(target.id)
@@ -263,7 +264,7 @@ class _Lowering(Expressions):
             )
         count = len(self.reductions)
         name, variable = f"{self.total}{count}", f"{self.prefix}reduced{count}"
-        text = ast.unparse(self.element(argument))
+        text = ast.unparse(unmasked(self.element(argument)))
         self.body.append(f"{variable} = {text}")
         self.levels[name] = self.level(text) + 1
         self.reductions.append(Reduction(name, kind, variable, self.levels[name]))

@@ -82,8 +82,7 @@ class Expressions:
                 f"has an if on {', '.join(unknown)}, which changes from step to step",
                 "use where(condition, a, b)",
             )
-        code = compile(ast.Expression(self.canonical(test)), "<equation>", "eval")
-        return bool(eval(code, {}, self.static))
+        return bool(self.value(test))
 
     def canonical(self, node: ast.expr) -> ast.expr:
         """Return a copy in which every call has its canonical name and module numbers are values."""
@@ -189,14 +188,24 @@ class Expressions:
 
     def power(self, node: ast.BinOp) -> ast.expr:
         base = self.element(node.left)
-        exponent = node.right
-        if self.is_scalar(exponent) and isinstance(exponent, ast.Constant):
-            for whole in (2, 3, 4):
-                if exponent.value == whole:
-                    return ast.Call(ast.Name(f"power{whole}", ast.Load()), [base], [])
-            if exponent.value == 0.5:
-                return ast.Call(ast.Name("sqrt", ast.Load()), [base], [])
-        return ast.Call(ast.Name("power", ast.Load()), [base, self.element(exponent)], [])
+        exponent = self.value(node.right)
+        if exponent in (0, 1):
+            one = ast.Call(ast.Name("number", ast.Load()), [ast.Constant(1.0)], [])
+            return base if exponent == 1 else one
+        if exponent in (2, 3, 4):
+            return ast.Call(ast.Name(f"power{int(exponent)}", ast.Load()), [base], [])
+        if exponent == 0.5:
+            return ast.Call(ast.Name("sqrt", ast.Load()), [base], [])
+        return ast.Call(ast.Name("power", ast.Load()), [base, self.element(node.right)], [])
+
+    def value(self, node: ast.expr) -> Any:
+        """Return the value of a number that no step changes; None of any other expression."""
+        used = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+        if not self.is_scalar(node) or not used <= self.static.keys():
+            return None
+        return eval(
+            compile(ast.Expression(self.canonical(node)), "<equation>", "eval"), {}, self.static
+        )
 
 
 def plain(value: Real) -> int | float:

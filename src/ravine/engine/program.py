@@ -13,6 +13,7 @@ from typing import Any
 
 from ravine.engine.equation import REQUIRED
 from ravine.engine.functions import host_number
+from ravine.engine.lowering import RUNTIME
 from ravine.engine.specialised import Specialised, Stage, Step, specialise, wrong_count
 from ravine.errors import EquationError
 
@@ -56,7 +57,10 @@ class Program:
         self._alike: dict[tuple[Any, ...], Specialised] = {}
 
     def _find_decisive(self) -> tuple[str, ...]:
-        """Return the hyperparameters that an ``if`` depends on, by name or through assignments."""
+        """Return the hyperparameters that an ``if`` or a power of an element depends on.
+
+        By name or through assignments.
+        """
         found: set[str] = set()
         for stage in self.stages:
             try:
@@ -68,6 +72,12 @@ class Program:
             for node in nodes:
                 if isinstance(node, (ast.If, ast.IfExp)):
                     names |= _names(node.test)
+                elif (
+                    isinstance(node, ast.BinOp)
+                    and isinstance(node.op, ast.Pow)
+                    and _names(node.left) - stage.equation.hyperparameters.keys()
+                ):
+                    names |= _names(node.right)
             before = -1
             while len(names) != before:
                 before = len(names)
@@ -80,6 +90,7 @@ class Program:
                         continue
                     if node.value and names & set().union(*map(_names, targets)):
                         names |= _names(node.value)
+            names -= {*RUNTIME, *stage.numbers, *stage.shared}  # no value of theirs is known
             found |= names & stage.equation.hyperparameters.keys()
         return tuple(name for name in self.hyperparameters if name in found)
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import torch
 
+from ravine.engine import wide_math
 from ravine.engine.lean import BLOCK as LEAN_BLOCK
 from ravine.engine.lean import Stored
 from ravine.engine.lean_source import LeanSource
@@ -66,15 +67,14 @@ def kernel_source(
         types: the storage type of each variable in memory; the table of addresses has the columns
             of `ravine.engine.lean.layout`.
         totals: variables of which only the sum is wanted, in float64, for each chunk; those of a sweep
-            if none are given.
+            if none are given. Of one whose type is `torch.bool` it is the number of those that are not 0.
     """
     totals = totals or tuple(total.variable for total in program.totals)
     number = compute_type(types)
     equations = [_equation(k, program) for k in range(len(program.steps))]
     polynomials = [name for name in _POLYNOMIALS if f"{name}(" in "".join(equations)]
-    imports = f"from ravine.engine.vector_math import {', '.join(polynomials)}\n"
     lean = LeanSource(program, types, totals)
-    imports = lean.header + (imports if polynomials else "")
+    imports = lean.header + _functions(polynomials, types)
     parts = [_HEADER.format(title=program.title, number=number, imports=imports)]
     parts += equations
     parts += lean.functions()
@@ -84,6 +84,21 @@ def kernel_source(
         parts.append(_SUMMATION_OF_SQUARES)
     parts.append(_kernel(program, types, number, totals, lean))
     return "\n\n".join(parts) + "\n"
+
+
+def _functions(names: list[str], types: Mapping[str, Stored]) -> str:
+    """Return the imports of functions by the module that is exact enough for what is stored."""
+    wide = types.get("arithmetic") is torch.float64
+    stored = {kind for name, kind in types.items() if name != "arithmetic"}
+    rounded = wide_math.__all__ if wide and torch.float64 not in stored else []
+    imports = ""
+    for module, found in (
+        ("vector_math", [name for name in names if name not in rounded]),
+        ("wide_math", [name for name in names if name in rounded]),
+    ):
+        if found:
+            imports += f"from ravine.engine.{module} import {', '.join(found)}\n"
+    return imports
 
 
 _SUMMATION = """@njit(error_model="numpy", fastmath={"contract", "reassoc"})
@@ -133,7 +148,12 @@ def _kernel(
         targets = ", ".join(f"x_{variable}" for variable, _ in step.outputs)
         arguments = ", ".join((*(f"x_{name}" for name in step.inputs), *step.lowered.slots))
         inner.append(f"{targets} = equation_{index}({arguments})")
+    counted = [name for name in totals if types.get(name) is torch.bool]
+    summed = [name for name in totals if name not in counted]
+    inner += [f"hits_{name} = int32(hits_{name} + (x_{name} != number(0)))" for name in counted]
     for name in program.stores:
+        if name in counted:
+            continue
         store = "{}"
         if name not in totals and not lean.kind(name):
             store = _STORED[types[name]][2]
@@ -159,7 +179,7 @@ def _kernel(
         lines.append(f"    sums = address_to_array(head[7], {len(totals)} * head[1], float64)")
     lines += [
         f"    array_{name} = address_to_array(stack_bytes({BLOCK * 8}), {BLOCK}, {number})"
-        for name in totals
+        for name in summed
     ]
     lines += [f"    {line}" for line in lean.once()]
     lines += [
@@ -190,14 +210,16 @@ def _kernel(
         f"        for start in range(0, length, {block}):",
         f"            count = min({block}, length - start)",
         *(f"            {line}" for line in (*views, *lean.before())),
+        *(f"            hits_{name} = int32(0)" for name in counted),
         "            for i in range(count):",
         *(f"                {line}" for line in inner),
         *(f"            {line}" for line in lean.after()),
         *(
             f"            total_{name} += total_of{'_squares' if name in squared else ''}"
             f"(array_{name}, count)"
-            for name in totals
+            for name in summed
         ),
+        *(f"            total_{name} += float64(hits_{name})" for name in counted),
     ]
     lines += [
         f"        sums[{k} * head[1] + chunk] = total_{name}" for k, name in enumerate(totals)

@@ -78,41 +78,41 @@ _SINGLE = _Format(
     exp_tail=(0.49999994, 0.1666652, 0.041668393, 0.008368782, 0.0013814454),
     log_tail=(0.6666666, 0.40000337, 0.28537166, 0.23585002),
 )
-_DOUBLE = _Format(
+DOUBLE = _Format(
     digits=52,
     bias=1023,
     ln2=(float.fromhex("0x1.62e42fefa0000p-1"), float.fromhex("0x1.cf79abc9e3b3ap-40")),
     exp_range=(-746.0, 710.0),
     tanh_one=20.0,
     exp_tail=(
-        0.5, 0.16666666666666682, 0.04166666666666609, 0.008333333333316916, 0.00138888888891173,
-        0.00019841269896684957, 2.4801586924553834e-05, 2.755723455534472e-06,
-        2.755758282817133e-07, 2.5112145546604966e-08, 2.0826528472187124e-09,
+        0.5000000000000006, 0.16666666666666685, 0.041666666666574974, 0.008333333333314765,
+        0.0013888888932029526, 0.0001984126990268468, 2.4801504798349177e-05,
+        2.7557228240696705e-06, 2.762620461158084e-07, 2.511438835063927e-08,
     ),
     log_tail=(
         0.6666666666666735, 0.3999999999940744, 0.28571428744150773, 0.22222198377644758,
         0.1818357520383828, 0.1531375478458937, 0.14799074196524273,
     ),
 )  # fmt: skip
-_LOG2_E = 1.4426950408889634
+LOG2_E = 1.4426950408889634
 _INFINITY, _NAN = float("inf"), float("nan")
 
 
 def _format(x: Lane) -> _Format:
-    return _SINGLE if x.single else _DOUBLE
+    return _SINGLE if x.single else DOUBLE
 
 
 # --- the formulas --------------------------------------------------------------------------------
 
 
-def _power_of_two(n: Bits, form: _Format) -> Lane:
+def power_of_two(n: Bits, form: _Format) -> Lane:
     return ((n + form.bias) << form.digits).as_float()
 
 
 def _reduce(x: Lane) -> tuple[Bits, Lane, Lane]:
     """Split x = n ln 2 + r + c with an integer n, abs(r) <= ln(2) / 2 and c below r's last bit."""
     form = _format(x)
-    shifted = x.fma(_LOG2_E, form.to_integer)
+    shifted = x.fma(LOG2_E, form.to_integer)
     n = shifted - form.to_integer
     high = (-n).fma(form.ln2[0], x)  # exact
     r = (-n).fma(form.ln2[1], high)
@@ -128,7 +128,7 @@ def _exp(x: Lane) -> Lane:
     y = r + (r * r).fma(r.polynomial(form.exp_tail), c) + 1.0
     # 2^n in two factors: either alone is a normal number even where the result is not.
     half = n >> 1
-    return y * _power_of_two(half, form) * _power_of_two(n - half, form)
+    return y * power_of_two(half, form) * power_of_two(n - half, form)
 
 
 def _exp_of_negative(x: Lane) -> Lane:
@@ -137,7 +137,7 @@ def _exp_of_negative(x: Lane) -> Lane:
     lowest = -form.bias * 0.693147
     n, r, _ = _reduce(x.at_least(lowest))
     y = (r * r).fma(r.polynomial(form.exp_tail), r) + 1.0
-    return y * _power_of_two(n, form)
+    return y * power_of_two(n, form)
 
 
 def _expm1(x: Lane) -> Lane:
@@ -147,7 +147,7 @@ def _expm1(x: Lane) -> Lane:
     tail = (r * r).fma(r.polynomial(form.exp_tail), c)
     # 2^n (1 + r + tail) - 1 with the rounding error of the leading sum added back. Computed as half
     # of it, because 2^n itself may be infinite where the result is not.
-    scale = _power_of_two(n - 1, form)
+    scale = power_of_two(n - 1, form)
     base = scale - 0.5
     head = scale.fma(r, base)
     error = scale.fma(r, base - head)
@@ -155,7 +155,7 @@ def _expm1(x: Lane) -> Lane:
     return x.where(abs(x) < form.negligible, result)
 
 
-def _log_of_parts(f: Lane, exponent: Lane) -> Lane:
+def log_of_parts(f: Lane, exponent: Lane) -> Lane:
     """Return log((1 + f) 2^exponent) for 1 + f between sqrt(1/2) and sqrt(2)."""
     form = _format(f)
     s = f / (f + 2.0)
@@ -166,7 +166,7 @@ def _log_of_parts(f: Lane, exponent: Lane) -> Lane:
     return exponent.fma(form.ln2[0], f - (half_square - small))
 
 
-def _split(x: Lane) -> tuple[Bits, Lane]:
+def split(x: Lane) -> tuple[Bits, Lane]:
     """Return n and m with x = m 2^n and m between sqrt(1/2) and sqrt(2), for a normal x > 0."""
     form = _format(x)
     bits = x.bits()
@@ -174,7 +174,7 @@ def _split(x: Lane) -> tuple[Bits, Lane]:
     return n, (bits - (n << form.digits)).as_float()
 
 
-def _integer(n: Bits, like: Lane) -> Lane:
+def integer(n: Bits, like: Lane) -> Lane:
     """Return the small integer n as a float, without a conversion (AVX2 has none for 64 bits)."""
     number = _format(like).to_integer
     return (n + like.constant(number).bits()).as_float() - number
@@ -184,13 +184,13 @@ def _log(x: Lane) -> Lane:
     form = _format(x)
     smallest = 2.0 ** (1 - form.bias)
     subnormal = x < smallest
-    n, m = _split((x * 2.0**form.digits).where(subnormal, x))
-    exponent = _integer(n, x)
+    n, m = split((x * 2.0**form.digits).where(subnormal, x))
+    exponent = integer(n, x)
     exponent = (exponent - form.digits).where(subnormal, exponent)
-    return _with_limits(_log_of_parts(m - 1.0, exponent), x)
+    return with_limits(log_of_parts(m - 1.0, exponent), x)
 
 
-def _with_limits(result: Lane, x: Lane) -> Lane:
+def with_limits(result: Lane, x: Lane) -> Lane:
     """Return log's ``result`` with its values where ``x`` is zero, negative, infinite or NaN."""
     result = result.where(x < _INFINITY, x)  # infinity and NaN are their own logarithm
     result = result.constant(_NAN).where(x < 0.0, result)
@@ -202,10 +202,10 @@ def _log1p(x: Lane) -> Lane:
     u = x + 1.0
     z = u - 1.0
     lost = (1.0 - (u - z)) + (x - z)  # exactly 1 + x - u
-    n, m = _split(u)
+    n, m = split(u)
     # n is 128 (1024) for the largest x, and 2^-n not a normal number: its double is.
-    f = (lost * 0.5).fma(_power_of_two(1 - n, form), m - 1.0)
-    result = _with_limits(_log_of_parts(f, _integer(n, x)), u)
+    f = (lost * 0.5).fma(power_of_two(1 - n, form), m - 1.0)
+    result = with_limits(log_of_parts(f, integer(n, x)), u)
     return x.where(abs(x) < form.negligible, result)
 
 
@@ -236,7 +236,7 @@ def _softplus(x: Lane) -> Lane:
 # --- what Numba calls ----------------------------------------------------------------------------
 
 
-def _callable(name: str, formula: Callable[[Lane], Lane], doc: str) -> Any:
+def callable_of(name: str, formula: Callable[[Lane], Lane], doc: str) -> Any:
     """Return the intrinsic that emits ``formula``."""
 
     def typing(typing_context: Any, x: Any) -> Any:
@@ -254,15 +254,15 @@ def _callable(name: str, formula: Callable[[Lane], Lane], doc: str) -> Any:
     return numba.extending.intrinsic(typing)
 
 
-exp = _callable("exp", _exp, "e to the power x.")
-exp_of_negative = _callable(
+exp = callable_of("exp", _exp, "e to the power x.")
+exp_of_negative = callable_of(
     "exp_of_negative",
     _exp_of_negative,
     "exp of x <= 0 in half of the time: 0 where it would be less than 0.7 of a normal number.",
 )
-expm1 = _callable("expm1", _expm1, "exp(x) - 1, to the last digit near 0.")
-log = _callable("log", _log, "The natural logarithm; -inf at 0, NaN below.")
-log1p = _callable("log1p", _log1p, "log(1 + x), to the last digit near 0.")
-tanh = _callable("tanh", _tanh, "The hyperbolic tangent.")
-sigmoid = _callable("sigmoid", _sigmoid, "1 / (1 + exp(-x)).")
-softplus = _callable("softplus", _softplus, "log(1 + exp(x)).")
+expm1 = callable_of("expm1", _expm1, "exp(x) - 1, to the last digit near 0.")
+log = callable_of("log", _log, "The natural logarithm; -inf at 0, NaN below.")
+log1p = callable_of("log1p", _log1p, "log(1 + x), to the last digit near 0.")
+tanh = callable_of("tanh", _tanh, "The hyperbolic tangent.")
+sigmoid = callable_of("sigmoid", _sigmoid, "1 / (1 + exp(-x)).")
+softplus = callable_of("softplus", _softplus, "log(1 + exp(x)).")

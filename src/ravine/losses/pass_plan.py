@@ -181,6 +181,8 @@ def _made(
     )
     arrays = tuple(name for name in program.variables if name not in totals)
     stored: dict[str, Any] = {name: types.get(name, wide) for name in (*arrays, *totals)}
+    # Whether there is any is all that is wanted, and a count is cheaper than a sum.
+    stored |= {name: torch.bool for name in totals if name != "value"}
     if loss.wide:
         stored["arithmetic"] = torch.float64
     launch = cpu.Launch(

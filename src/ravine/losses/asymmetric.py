@@ -56,21 +56,24 @@ def asymmetric(x, y, *, gamma_pos=1.0, gamma_neg=4.0, clip=0.05):
     t = exp(where(x > 0, -x, x))
     tail = log1p(t)
     up, down = where(x > 0, x, 0.0) + tail, where(x > 0, 0.0, -x) + tail  # -log(1 - p), -log p
-    p, q = where(x > 0, 1.0, t) / (1 + t), where(x > 0, t, 1.0) / (1 + t)
-    keen = where(x == x, 1.0, x) if gamma_pos == 0 else exp(-gamma_pos * up)
+    larger = 1 / (1 + t)
+    p, q = where(x > 0, larger, t * larger), where(x > 0, t * larger, larger)
+    # Small whole powers are products.
+    keen = q**gamma_pos if gamma_pos in (0, 1, 2, 3, 4) else exp(-gamma_pos * up)
     # At an infinite logit nothing of an infinite loss is nothing.
     infinite = x - x != 0
     positive = keen * where(infinite & (y == 0), 0.0, down)
     rising = -keen * (where(x - x == 0, gamma_pos * p * down, 0.0) + q)
     if clip == 0:
-        kept = where(x == x, 1.0, x) if gamma_neg == 0 else exp(-gamma_neg * down)
+        kept = p**gamma_neg if gamma_neg in (0, 1, 2, 3, 4) else exp(-gamma_neg * down)
         negative = kept * where(infinite & (y == 1), 0.0, up)
         falling = kept * (where(x - x == 0, gamma_neg * q * up, 0.0) + p)
     else:
         some = p - clip > 0
         c, rest = where(some, p - clip, 0.5), q + clip  # rest is 1 - c, to the last digit near 0
         nats = where(c < 0.5, -log1p(-where(c < 0.5, c, 0.0)), -log(rest))
-        kept = exp(gamma_neg * log(c))
-        negative = where(some, kept * nats, 0.0)
-        falling = where(some, p * q * kept * (gamma_neg * nats / c + 1 / rest), 0.0)
+        lower = gamma_neg - 1
+        steep = c**lower if lower in (0, 1, 2, 3) else exp(lower * log(c))
+        negative = where(some, steep * c * nats, 0.0)
+        falling = where(some, p * q * steep * (gamma_neg * nats + c / rest), 0.0)
     return where(x == x, y * positive + (1 - y) * negative, x), y * rising + (1 - y) * falling

@@ -57,9 +57,10 @@ def focal(x, y, *, gamma=2.0, alpha=0.25):
     t = exp(where(x > 0, -x, x))
     tail = log1p(t)
     up, down = where(x > 0, x, 0.0) + tail, where(x > 0, 0.0, -x) + tail  # -log(1 - p), -log p
-    p, q = where(x > 0, 1.0, t) / (1 + t), where(x > 0, t, 1.0) / (1 + t)
-    if gamma == 0:
-        keen, kept = where(x == x, 1.0, x), where(x == x, 1.0, x)
+    larger = 1 / (1 + t)
+    p, q = where(x > 0, larger, t * larger), where(x > 0, t * larger, larger)
+    if gamma in (0, 1, 2, 3, 4):  # small whole powers are products
+        keen, kept = q**gamma, p**gamma
     else:
         keen, kept = exp(-gamma * up), exp(-gamma * down)
     a = y if alpha is None else alpha * y

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ravine.engine.functions import exp, expm1, log1p, tanh, where
+from ravine.engine.functions import expm1, log1p, where
 from ravine.losses.loss import elementwise_loss
 
 LN2 = 0.6931471805599453
 
 
-@elementwise_loss("LogCosh", wide=True)
+@elementwise_loss("LogCosh")
 def log_cosh(x, y):
     """Log-cosh loss: quadratic near the target, linear far from it, smooth everywhere.
 
@@ -16,7 +16,7 @@ def log_cosh(x, y):
         loss = log(cosh(x - y))
 
     Computed without overflow, and without the cancellation of |e| - log 2 near the target, as
-    log(1 + (1 - u)^2 / (2 u)) or |e| - log 2 + log(1 + u^2), u = e^-|e|.
+    log(1 + (1 - v)^2 / (2 v)), v = e^|e| or e^-|e|, or |e| - log 2 + log(1 + e^(-2 |e|)).
 
     Args:
         input: predictions, of any shape and float type.
@@ -43,7 +43,12 @@ def log_cosh(x, y):
     # A branch, not abs: its second derivative at 0 would be wrong.
     a = where(e < 0, -e, e)
     near = a < 1
-    small = where(near, a, 0.0)
-    t = expm1(-small)
-    far = a - LN2 + log1p(exp(-2 * where(near, 1.0, a)))
-    return where(near, log1p(t * t / (2 * exp(-small))), far), tanh(e)
+    # Of e^a and e^-a the one whose rounding counts less: 3.9 ulp of float32 at most, 4.5 with either.
+    rising = near & (a > 0.35)
+    t = expm1(where(rising, a, -a))
+    v = 1 + t
+    tail = log1p(where(near, 0.5 * t * t / where(near, v, 1.0), v * v))
+    double = t * (1 + v)  # e^2a - 1 or e^-2a - 1
+    part = where(near, double, 2 * v * v) / where(near, double + 2, 1 + v * v)
+    slope = where(near, where(rising, part, -part), 1 - part)  # tanh a
+    return where(near, tail, a - LN2 + tail), where(e < 0, -slope, slope)

@@ -66,8 +66,9 @@ def tweedie(x, y, *, power=1.5):
     # factor stays finite.
     up = (x > 0) | ((y == 0) & (x < -700))
     common = exp(where(up, (2 - power) * x, (1 - power) * x))
-    left = exp(where(up, 0.0, x))
-    right = y * exp(where(x > 0, -x, 0.0))
+    # exp and expm1 of one number: on the CPU they are computed together.
+    less = where(x > 0, -x, x)
+    left, right = where(up, 1.0, exp(less)), y * where(x > 0, exp(less), 1.0)
     if power == 0:
         value = 0.5 * (exp(x) - y) ** 2
     elif power == 1:
@@ -77,6 +78,6 @@ def tweedie(x, y, *, power=1.5):
     else:
         value = common * (left / (2 - power) - right / (1 - power))
     near = abs(x) < 0.5  # there left - right may be almost nothing
-    bend = expm1(where(near, where(x > 0, -x, x), 0.0))
+    bend = expm1(less)
     gap = where(near, (1 - y) + where(x > 0, -y * bend, bend), left - right)
     return value, common * gap, common * ((2 - power) * left - (1 - power) * right)

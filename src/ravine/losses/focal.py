@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from ravine.engine.functions import exp, log1p, where
+import math
+
+from ravine.engine.functions import abs, exp, log1p, where
 from ravine.losses.binary_cross_entropy import outside_unit_interval
 from ravine.losses.loss import NOT_NEGATIVE, elementwise_loss
+
+INFINITY = math.inf
 
 
 @elementwise_loss(
@@ -63,12 +67,11 @@ def focal(x, y, *, gamma=2.0, alpha=0.25):
         keen, kept = q**gamma, p**gamma
     else:
         keen, kept = exp(-gamma * up), exp(-gamma * down)
-    a = y if alpha is None else alpha * y
-    b = 1 - y if alpha is None else (1 - alpha) * (1 - y)
+    a = keen * (y if alpha is None else alpha * y)
+    b = kept * (1 - y if alpha is None else (1 - alpha) * (1 - y))
     # At an infinite logit nothing of an infinite loss is nothing.
-    infinite = x - x != 0
-    positive = keen * where(infinite & (a == 0), 0.0, down)
-    negative = kept * where(infinite & (b == 0), 0.0, up)
-    rising = -keen * (where(x - x == 0, gamma * p * down, 0.0) + q)
-    falling = kept * (where(x - x == 0, gamma * q * up, 0.0) + p)
-    return where(x == x, a * positive + b * negative, x), a * rising + b * falling
+    infinite = abs(x) == INFINITY
+    value = a * where(infinite & (a == 0), 0.0, down) + b * where(infinite & (b == 0), 0.0, up)
+    rising = where(infinite, 0.0, gamma * p * down) + q
+    falling = where(infinite, 0.0, gamma * q * up) + p
+    return value, b * falling - a * rising

@@ -41,18 +41,6 @@ def in_codes():
     )
 
 
-def by_a_matrix_rule():
-    _, world = rank_and_world()
-    net = fully_shard(model(), mesh=init_device_mesh("cpu", (world,)))
-    with pytest.raises(ArgumentError) as caught:
-        ravine.optim.Muon(net.parameters(), lr=0.1)
-    assert str(caught.value) == (
-        "Muon cannot step a sharded weight\n  got:      shape (5, 7), divided over processes\n"
-        "  expected: a weight that is whole in this process: the rule needs all of it\n"
-        "  do:       leave this weight's module unsharded, or give it to an elementwise optimizer"
-    )
-
-
 def test_state_in_bfloat16():
     expected, _ = alone("Adam", {"lr": 0.01})
     for found in in_processes(2, in_bfloat16):
@@ -62,7 +50,3 @@ def test_state_in_bfloat16():
 
 def test_codes_of_8_bits_are_refused():
     in_processes(2, in_codes)
-
-
-def test_matrices_have_to_be_whole():
-    in_processes(2, by_a_matrix_rule)

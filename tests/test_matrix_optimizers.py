@@ -164,12 +164,6 @@ def test_complex_and_empty_weights():
     assert all(w.isfinite().all() for w in weights)
 
 
-def test_sharded_weights_are_refused_in_words(monkeypatch):
-    monkeypatch.setattr(ravine.optim.routing, "is_sharded", lambda _: True)
-    with pytest.raises(ArgumentError, match="SOAP cannot step a sharded weight"):
-        SOAP(made((2, 2)))
-
-
 # -- errors -----------------------------------------------------------------------------------
 
 

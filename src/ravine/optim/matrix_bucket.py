@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from ravine.engine.functions import host_number
 from ravine.optim.buckets import Bucket, Member
 from ravine.optim.passes import Rows
 from ravine.optim.rows import Numbers, merged
+from ravine.optim.sharding import local
+from ravine.optim.shares import none_of, share_of, whole, write
 from ravine.optim.totals import Sweeps, settle
 from ravine.rules.matrix_rule import MatrixCall, Stacked
 
@@ -87,6 +89,7 @@ class MatrixBucket:
         self.ranks = self._first.ranks
         self.reduces = False  # to the outside: sums over its own tensors are found in `run`
         self._counted = _Counted(self.numbers)
+        self._at_hand: dict[str, tuple[Sequence[int] | None, Stacked]] = {}
         for one in self._elementwise():
             one.numbers = self._counted  # type: ignore[assignment]
 
@@ -114,6 +117,7 @@ class MatrixBucket:
         if not self.stepped():
             return
         self._counted.rows = None
+        self._at_hand.clear()
         for one in self._passes:
             if isinstance(one, MatrixCall):
                 self._call(one)
@@ -121,6 +125,7 @@ class MatrixBucket:
             if one.reduces:
                 settle([one], {**common})
             one.run(common)
+        self._at_hand.clear()
 
     def shared(self) -> Sequence[float]:
         return ()
@@ -137,26 +142,52 @@ class MatrixBucket:
         for key, chosen in alike.items():
             rows = None if len(chosen) == len(self.members) else chosen
             given = [self._read(name, rows) for name in call.reads]
-            result = call.function(*given, **dict(zip(call.hyperparameters, key, strict=True)))
-            results = result if len(call.writes) > 1 else (result,)
-            for name, old, new in zip(
-                call.writes, (self._stacks[name] for name in call.writes), results, strict=True
-            ):
-                _write(old, rows, new, name)
+            old = [self._stacks[name] for name in call.writes]
+            if _count(given):
+                result = call.function(*given, **dict(zip(call.hyperparameters, key, strict=True)))
+                results = result if len(call.writes) > 1 else (result,)
+            else:  # other processes compute all of them
+                results = _each(old, none_of)
+            for name, one, new in zip(call.writes, old, results, strict=True):
+                _write(one, rows, new, name)
+                self._keep(name, rows, new)
 
     def _read(self, name: str, rows: list[int] | None) -> Stacked:
         if name == "w":
-            weights = [m.weight.detach() for m in self.members]
-            chosen = weights if rows is None else [weights[k] for k in rows]
-            return torch.stack([w.to(computed_dtype(w)) for w in chosen])
-        stack = self._stacks[name]
-        if isinstance(stack, tuple):
-            return tuple(None if one is None else _chosen(one, rows) for one in stack)
-        return None if stack is None else _chosen(stack, rows)
+            return whole(self._weights(rows))
+        if name in self._at_hand and self._at_hand[name][0] == rows:
+            return self._at_hand[name][1]
+        read: Stacked = _each(self._stacks[name], lambda stack: whole(stack, rows))
+        self._keep(name, rows, read)
+        return read
+
+    def _keep(self, name: str, rows: list[int] | None, value: Any) -> None:
+        """Keep what came from other processes, for the next call that reads it in this step.
+
+        State of each dimension alone: elementwise passes change the rest.
+        """
+        if self.ranks and isinstance(self._stacks[name], tuple):
+            self._at_hand[name] = rows, tuple(value)
+
+    def _weights(self, rows: list[int] | None) -> Tensor:
+        first = self.members[0].weight
+        weights = [local(member.weight).detach() for member in self.members]
+        chosen = weights if rows is None else [weights[k] for k in rows]
+        return share_of(first).stack(torch.stack([w.to(computed_dtype(w)) for w in chosen]))
 
 
-def _chosen(stack: Tensor, rows: list[int] | None) -> Tensor:
-    return stack if rows is None else stack[rows]
+def _each(stacks: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return what a function makes of every tensor."""
+    if isinstance(stacks, (tuple, list)):
+        return tuple(_each(one, change) for one in stacks)
+    return None if stacks is None else change(stacks)
+
+
+def _count(given: Any) -> int:
+    """Return how many matrices stacks have: the same in each."""
+    if isinstance(given, (tuple, list)):
+        return max((_count(one) for one in given), default=0)
+    return 0 if given is None else len(given)
 
 
 def _write(old: Stacked, rows: list[int] | None, new: Any, name: str) -> None:
@@ -165,7 +196,4 @@ def _write(old: Stacked, rows: list[int] | None, new: Any, name: str) -> None:
             _write(one, rows, its, name)
     elif old is not None and new is not old:
         assert new.shape[1:] == old.shape[1:], name
-        if rows is None:
-            old.copy_(new)
-        else:
-            old[rows] = new
+        write(old, rows, new)

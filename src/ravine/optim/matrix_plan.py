@@ -22,7 +22,8 @@ from ravine.optim.options import AVERAGE
 from ravine.optim.plan import Plan, apart, check_gradient, chosen_executor, executor
 from ravine.optim.reference_bucket import ReferenceBucket
 from ravine.optim.routing import Routed, obstacle
-from ravine.optim.sharding import Ranks
+from ravine.optim.sharding import Ranks, is_sharded, local
+from ravine.optim.shares import share_of
 from ravine.optim.watched import WatchedState
 from ravine.rules import Rule
 from ravine.rules.matrix_rule import Kept, MatrixCall, Stacked, matrices
@@ -107,15 +108,22 @@ class MatrixPlan(Plan):
             form = member.forms["w"] = lean_state.weight_form(weight, group)
             chosen = [chosen_executor(program, member) for program in self.programs.programs]
             left = self.programs.specialised(group)
-            layout = (weight.device, weight.dtype, form, weight.shape, weight.stride())
+            layout = (
+                weight.device,
+                weight.dtype,
+                form,
+                weight.shape,
+                weight.stride(),
+                _where(weight),
+            )
             averaged = group["average"] is not None
             key = (*chosen, *map(id, left), *layout, averaged, *self._decided(group))
             alike[key].append(member)
             choices[key] = chosen
-        parts = [(choices[key], part) for key, members in alike.items() for part in apart(members)]
+        parts = [(choices[key], part) for key, members in alike.items() for part in _apart(members)]
         memory = _Scratch()
         for _, members in parts:
-            memory.reserve(members[0].weight, len(members), self.programs.rule.scratch)
+            memory.reserve(local(members[0].weight), len(members), self.programs.rule.scratch)
         return [self._matrix_bucket(chosen, members, memory) for chosen, members in parts]
 
     def _matrix_bucket(
@@ -124,7 +132,8 @@ class MatrixPlan(Plan):
         rule = self.programs.rule
         group, first = members[0].group, members[0].weight
         stacks: dict[str, Stacked] = {
-            name: memory.stack(name, first, len(members)) for name in rule.scratch
+            name: share_of(first).stack(memory.stack(name, local(first), len(members)))
+            for name in rule.scratch
         }
         for name, kept in rule.kept.items():
             stacks[name] = self._state_stack(kept, group, members)
@@ -133,7 +142,7 @@ class MatrixPlan(Plan):
             stacks[AVERAGE] = self._stack(AVERAGE, members, copies)
         for name, stack in stacks.items():
             if isinstance(stack, Tensor) and stack.shape[1:] == first.shape:
-                for member, item in zip(members, stack, strict=True):
+                for member, item in zip(members, local(stack), strict=True):
                     member.state[name], member.forms[name] = item, item.dtype
         passes: list[Any] = []
         remaining = iter(choices)
@@ -191,27 +200,45 @@ class MatrixPlan(Plan):
         self, name: str, members: Sequence[Member], starts: Sequence[Tensor | None]
     ) -> Tensor:
         """Return a stack of what the state holds, or of the start where it holds nothing."""
-        like, start = members[0].weight, starts[0]
-        stack = stack_of(
-            like if start is None or start.shape == like.shape else start, len(members)
-        )
+        first, start = members[0].weight, starts[0]
+        like = first.detach() if start is None or start.shape == first.shape else start
+        share = share_of(first, like)
+        stack = stack_of(share.part(like), len(members))
         for item, member, start in zip(stack, members, starts, strict=True):
             state = self.state[member.weight]
             held = state.get(name)
             if held is None:
-                item.zero_() if start is None else item.copy_(start)
-            elif held.shape != item.shape:
+                item.zero_() if start is None else item.copy_(share.part(start))
+            elif held.shape != like.shape:
                 raise ShapeError(
                     f"the state {name!r} does not fit its weight",
                     got=f"shape {tuple(held.shape)}",
-                    expected=f"shape {tuple(item.shape)}",
+                    expected=f"shape {tuple(like.shape)}",
                     do="delete optimizer.state[weight] where a weight gets another shape, or where "
                     "an option changes that of the state",
                 )
             else:
-                item.copy_(held)
-            state[name] = item
-        return stack
+                item.copy_(share.part(held))
+            state[name] = share.item(item)
+        return share.stack(stack)
+
+
+def _where(weight: Any) -> tuple[Any, ...]:
+    """Return how a weight lies over processes."""
+    return (weight.device_mesh, weight.placements) if is_sharded(weight) else ()
+
+
+def _apart(members: list[Member]) -> list[list[Member]]:
+    """Split members so that no two weights of a part share memory; see `apart`."""
+    parts = apart(members)
+    if len(parts) > 1 and is_sharded(members[0].weight):
+        raise ArgumentError(
+            "two sharded weights share memory",
+            where=f"weights of shape {tuple(members[0].weight.shape)}",
+            expected="memory of their own: a process without a part of them could not tell",
+            do="make them one parameter",
+        )
+    return parts
 
 
 def _elementwise(program: Program, choice: Choice, members: Sequence[Member]) -> Bucket:

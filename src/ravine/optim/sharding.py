@@ -62,17 +62,36 @@ def placed_as(tensor: Tensor, weight: Any) -> Tensor:
 
     A whole tensor, as a checkpoint of one process has it, must be the same in all of them.
     """
-    if not is_sharded(weight):
-        return tensor
+    return (
+        placed_on(tensor, weight.device_mesh, weight.placements) if is_sharded(weight) else tensor
+    )
+
+
+def placed_on(tensor: Tensor, mesh: Any, placements: Any) -> Tensor:
+    """Return a tensor divided over the processes of a mesh; see `placed_as`."""
     placed: Any = tensor
     with torch.no_grad():
         if is_sharded(tensor):
-            if placed.placements == weight.placements and placed.device_mesh == weight.device_mesh:
+            if placed.placements == placements and placed.device_mesh == mesh:
                 return tensor
             placed = placed.full_tensor()
         distribute = sys.modules["torch.distributed.tensor"].distribute_tensor
-        made: Tensor = distribute(placed, weight.device_mesh, weight.placements, src_data_rank=None)
+        made: Tensor = distribute(placed, mesh, placements, src_data_rank=None)
         return made
+
+
+def divided(
+    part: Tensor, mesh: Any, placements: Any, shape: Sequence[int], stride: Sequence[int]
+) -> Tensor:
+    """Return the tensor of which this process holds a part, in the memory where that is."""
+    from torch.distributed.tensor import DTensor
+
+    whole = torch.Size(shape), tuple(stride)
+    with torch.no_grad():
+        made: Tensor = DTensor.from_local(
+            part, mesh, placements, run_check=False, shape=whole[0], stride=whole[1]
+        )
+    return made
 
 
 def summed_over(weight: Any, otherwise: Ranks = ()) -> Ranks:

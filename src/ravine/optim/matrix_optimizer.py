@@ -39,6 +39,12 @@ class MatrixOptimizer(Optimizer):
     an embedding or the last layer; with ``matrix=True`` a weight that the rule cannot take is an
     error. Every option is for both, but ``cautious``, which only elementwise rules have.
 
+    Sharded weights (`fully_shard`, tensor parallel) are stepped to the weights of one process. State
+    is divided as its weight, preconditioners by rows. For each function of matrices a process gets
+    whole matrices, about 1 / processes of those of one shape, and sends the results back: of a
+    weight Muon sends 2 numbers a step, Shampoo and SOAP besides every preconditioner twice. Of a
+    shape with fewer weights than processes some wait. Over gloo torch gathers all in each process.
+
     Memory: besides the state, one or more numbers (as many as the rule has variables between its
     parts) for each weight of the largest stack of one shape.
 

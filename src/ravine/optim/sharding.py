@@ -1,7 +1,8 @@
 """Weights divided over processes: the part that is here, and over which processes a total is summed.
 
-A step needs nothing of the other processes but totals over whole weights. `torch.distributed.tensor`
-is not imported before the first weight of its kind has come.
+An elementwise step needs nothing of the other processes but totals over whole weights (for matrix
+rules see `ravine.optim.shares`). `torch.distributed.tensor` is not imported before the first weight
+of its kind has come.
 """
 
 from __future__ import annotations

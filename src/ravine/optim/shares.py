@@ -71,6 +71,13 @@ def share_of(weight: Tensor, like: Tensor | None = None) -> Undivided:
     return Share(weight, weight if like is None else like)
 
 
+def empty_state(weight: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return memory for state of any shape, divided as that of a sharded weight is."""
+    like = local(weight).new_empty(()).expand(tuple(shape))
+    share = share_of(weight, torch.empty(tuple(shape), device="meta"))
+    return share.item(share.part(like))
+
+
 def whole(stack: Any, rows: Sequence[int] | None = None) -> Tensor:
     """Return the weights of a stack, or some, that this process computes with: [matrices, ...].
 

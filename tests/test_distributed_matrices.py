@@ -26,7 +26,7 @@ from ravine.errors import ArgumentError, ArgumentTypeError
 # 5, 3 and 1 rows do not divide among 2 or 4 processes: some hold less, some nothing.
 RUNS = [
     ("Muon", {"lr": 0.05, "ns_dtype": "float64", "clip_norm": 0.5, "average": 0.9}),
-    ("Muon", {"lr": 0.05, "ns_dtype": "float64", "l1": 1e-2, "l1_proximal": True}),
+    ("Muon", {"lr": 0.05, "ns_dtype": "float64", "l1": 1e-2, "cautious": True}),
     ("Shampoo", {"lr": 0.1, "momentum": 0.9, "clip_norm": 0.5, "precondition_frequency": 2}),
     ("Shampoo", {"lr": 0.1, "max_precond_dim": 4, "backend": "reference"}),
     ("Adafactor", {"lr": 0.1, "clip_norm": 0.5}),

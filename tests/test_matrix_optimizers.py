@@ -202,8 +202,6 @@ def test_bounds(name, options, text):
 def test_options_that_are_not_there():
     with pytest.raises(UnknownOptionError, match="adamw_betas"):
         Adafactor(made((2, 2)), adamw_betas=(0.9, 0.9))
-    with pytest.raises(UnknownOptionError, match="cautious"):
-        Muon(made((2, 2)), cautious=True)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -26,7 +26,7 @@ class _Rest(Optimizer, rule=RULES["AdamW"]):
 _OF_EVERY_OPTIMIZER = {
     name: default
     for name, default in _Rest.options.items()
-    if name not in {*_Rest.rule.equation.hyperparameters, *_Rest.rule.defaults, "cautious"}
+    if name not in {*_Rest.rule.equation.hyperparameters, *_Rest.rule.defaults}
 }
 
 
@@ -37,7 +37,7 @@ class MatrixOptimizer(Optimizer):
     at the rate ``adamw_lr_ratio`` lr, with ``adamw_betas``, ``adamw_eps`` and
     ``adamw_weight_decay`` (None: weight_decay). A group with ``matrix=False`` goes there whole, for
     an embedding or the last layer; with ``matrix=True`` a weight that the rule cannot take is an
-    error. Every option is for both, but ``cautious``, which only elementwise rules have.
+    error. Every option is for both.
 
     Sharded weights (`fully_shard`, tensor parallel) are stepped to the weights of one process. State
     is divided as its weight, preconditioners by rows. For each function of matrices a process gets

@@ -11,7 +11,6 @@ import torch
 from test_matrix_optimizers import NAMES, made, make, random_like, step
 from test_rules import assert_close, copies, set_gradients
 
-from ravine.errors import ArgumentError
 from ravine.optim import SOAP, Adafactor, Muon
 
 SHAPES = [(4, 4), (4, 4), (2, 3, 4), (3, 2, 2, 2), (5,), ()]
@@ -162,12 +161,6 @@ def test_bfloat16_weights_rounded_at_random_keep_small_steps(backend):
     # The mean of 4096 sums of 20 roundings, each of variance at most 2^-18: 5 standard errors.
     assert abs(found[torch.bfloat16, True] - found[torch.float32, False]) < 7e-4
     assert "weights rounded at random" in optimizer.explain()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_lean_state_is_refused(name):
-    with pytest.raises(ArgumentError, match="state_dtype='int8' has nothing to hold"):
-        make(name, made((2, 2)), state_dtype="int8")
 
 
 def test_scaled_gradients_skipped_steps_and_steps_in_backward():

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from ravine.engine.choice import is_dense
 from ravine.engine.functions import host_number
+from ravine.engine.lean import Lean
 from ravine.optim.buckets import Bucket, Member
 from ravine.optim.passes import Rows
+from ravine.optim.rounding import opened_state
 from ravine.optim.rows import Numbers, merged
-from ravine.optim.sharding import local
+from ravine.optim.sharding import is_sharded, local
 from ravine.optim.shares import none_of, share_of, whole, write
 from ravine.optim.totals import Sweeps, settle
 from ravine.rules.matrix_rule import MatrixCall, Stacked
@@ -47,9 +49,6 @@ class _Counted:
 
     def __init__(self, numbers: Numbers) -> None:
         self.numbers = numbers
-        self.groups = numbers.groups
-        self.held = numbers.held
-        self.steps = numbers.steps
         self.rows: Rows | None = None
 
     def count(self, *args: Any) -> Rows:
@@ -57,8 +56,26 @@ class _Counted:
             self.rows = self.numbers.count(*args)
         return self.rows
 
+
+class _OfPass:
+    """The numbers as one pass sees them, with random bits of its own.
+
+    Args:
+        counted: those of the bucket.
+        place: of the pass among all.
+    """
+
+    def __init__(self, counted: _Counted, place: int) -> None:
+        numbers = counted.numbers
+        self.count = counted.count
+        self.place = place
+        self.numbers = numbers
+        self.groups = numbers.groups
+        self.held = numbers.held
+        self.steps = numbers.steps
+
     def keys(self) -> list[int]:
-        return self.numbers.keys()
+        return self.numbers.keys(self.place)
 
     def advance(self, *args: Any) -> None:
         """There are no numbers that are state."""
@@ -90,8 +107,10 @@ class MatrixBucket:
         self.reduces = False  # to the outside: sums over its own tensors are found in `run`
         self._counted = _Counted(self.numbers)
         self._at_hand: dict[str, tuple[Sequence[int] | None, Stacked]] = {}
-        for one in self._elementwise():
-            one.numbers = self._counted  # type: ignore[assignment]
+        first = self.members[0]
+        self._lean = [name for name in first.state if isinstance(first.forms[name], Lean)]
+        for place, one in enumerate(reversed(self._elementwise())):  # the last rounds the weights
+            one.numbers = _OfPass(self._counted, place)  # type: ignore[assignment]
 
     def _elementwise(self) -> list[Bucket]:
         return [one for one in self._passes if not isinstance(one, MatrixCall)]
@@ -142,19 +161,19 @@ class MatrixBucket:
         for key, chosen in alike.items():
             rows = None if len(chosen) == len(self.members) else chosen
             given = [self._read(name, rows) for name in call.reads]
-            old = [self._stacks[name] for name in call.writes]
             if _count(given):
                 result = call.function(*given, **dict(zip(call.hyperparameters, key, strict=True)))
                 results = result if len(call.writes) > 1 else (result,)
             else:  # other processes compute all of them
-                results = _each(old, none_of)
-            for name, one, new in zip(call.writes, old, results, strict=True):
-                _write(one, rows, new, name)
+                results = _each([self._stacks[name] for name in call.writes], none_of)
+            was = dict(zip(call.reads, given, strict=True))
+            for name, new in zip(call.writes, results, strict=True):
+                _write(self._stacks[name], rows, new, was.get(name))
                 self._keep(name, rows, new)
 
     def _read(self, name: str, rows: list[int] | None) -> Stacked:
-        if name == "w":
-            return whole(self._weights(rows))
+        if name == "w" or name in self._lean:
+            return whole(self._apart(name, rows))
         if name in self._at_hand and self._at_hand[name][0] == rows:
             return self._at_hand[name][1]
         read: Stacked = _each(self._stacks[name], lambda stack: whole(stack, rows))
@@ -169,11 +188,15 @@ class MatrixBucket:
         if self.ranks and isinstance(self._stacks[name], tuple):
             self._at_hand[name] = rows, tuple(value)
 
-    def _weights(self, rows: list[int] | None) -> Tensor:
-        first = self.members[0].weight
-        weights = [local(member.weight).detach() for member in self.members]
-        chosen = weights if rows is None else [weights[k] for k in rows]
-        return share_of(first).stack(torch.stack([w.to(computed_dtype(w)) for w in chosen]))
+    def _apart(self, name: str, rows: list[int] | None) -> Tensor:
+        """Return a new stack of what each weight holds by itself, as it is computed with."""
+        chosen = self.members if rows is None else [self.members[k] for k in rows]
+        if name == "w":
+            weights = [local(member.weight).detach() for member in chosen]
+            parts = [w.to(computed_dtype(w)) for w in weights]
+        else:
+            parts = [opened_state(member, name) for member in chosen]
+        return share_of(chosen[0].weight).stack(torch.stack(parts))
 
 
 def _each(stacks: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -190,10 +213,14 @@ def _count(given: Any) -> int:
     return 0 if given is None else len(given)
 
 
-def _write(old: Stacked, rows: list[int] | None, new: Any, name: str) -> None:
+def _write(old: Stacked, rows: list[int] | None, new: Any, was: Any) -> None:
+    """Write to stacks what a call returned where that is not what it was given.
+
+    Of sharded ones always: others cannot tell what this process was given.
+    """
     if isinstance(old, tuple):
-        for one, its in zip(old, new, strict=True):
-            _write(one, rows, its, name)
-    elif old is not None and new is not old:
-        assert new.shape[1:] == old.shape[1:], name
+        for one, its, before in zip(old, new, was or [None] * len(old), strict=True):
+            _write(one, rows, its, before)
+    elif old is not None and (new is not was or is_sharded(old)):
+        assert new.shape[1:] == old.shape[1:]
         write(old, rows, new)

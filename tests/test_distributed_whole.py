@@ -1,18 +1,14 @@
-"""Sharded weights: bfloat16 state is divided as its weight; what needs whole ones says so."""
+"""Sharded weights with bfloat16 state, which is divided as its weight."""
 
 from __future__ import annotations
 
-import pytest
 import torch
 from ranks import in_processes
 from test_distributed_optimizer import alone, model, rank_and_world, trained, whole
-from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import Shard, distribute_tensor
 
 import ravine.optim
-from ravine.errors import ArgumentError
 
 
 def in_bfloat16(name):
@@ -28,20 +24,6 @@ def in_bfloat16(name):
     return [whole(w) for w in net.parameters()]
 
 
-def in_codes():
-    mesh = init_device_mesh("cpu", (2,))
-    w = nn.Parameter(distribute_tensor(torch.ones(100, 100), mesh, [Shard(0)]))
-    w.grad = distribute_tensor(torch.ones(100, 100), mesh, [Shard(0)])
-    with pytest.raises(ArgumentError) as caught:
-        ravine.optim.Adam([w], lr=0.1, state_dtype="int8").step()
-    assert str(caught.value) == (
-        "state_dtype='int8' cannot be had for a sharded weight\n"
-        "  where:    a weight of shape (100, 100)\n  got:      the placements (Shard(dim=0),)\n"
-        "  expected: a weight that is whole: codes and scales could not be divided anew\n"
-        "  do:       use state_dtype='bfloat16'"
-    )
-
-
 def test_state_in_bfloat16():
     expected, _ = alone("Adam", {"lr": 0.01})
     by_muon, _ = alone("Muon", {"lr": 0.01, "ns_dtype": "float64", "state_dtype": "bfloat16"})
@@ -54,7 +36,3 @@ def test_state_in_bfloat16():
 
 def both_in_bfloat16():
     return in_bfloat16("Adam"), in_bfloat16("Muon")
-
-
-def test_codes_of_8_bits_are_refused():
-    in_processes(2, in_codes)

@@ -76,6 +76,7 @@ class MatrixOptimizer(Optimizer):
             rule = replace(rule, bounds={**FALLBACK_BOUNDS, **rule.bounds})
         cls.rule = cls.matrix_rule = rule
         cls.programs = MatrixPrograms(rule)
+        cls.moments = _Rest.moments | {rule.kept[n].name: k for n, k in rule.moments.items()}
         cls.program = cls.programs.programs[0]
         own = {"lr": cls.programs.hyperparameters["lr"], **rule.defaults_of_parts}
         others = {} if rule.fallback is None else {**FALLBACK_OPTIONS, **rule.fallback}

@@ -24,7 +24,7 @@ from ravine.optim.options import AVERAGE
 from ravine.optim.plan import Plan, apart, check_gradient, chosen_executor, executor
 from ravine.optim.reference_bucket import ReferenceBucket
 from ravine.optim.routing import Routed, obstacle
-from ravine.optim.sharding import Ranks, is_sharded, local
+from ravine.optim.sharding import Ranks, is_sharded, local, placement_of
 from ravine.optim.shares import share_of
 from ravine.optim.watched import WatchedState
 from ravine.rules import Rule
@@ -113,7 +113,13 @@ class MatrixPlan(Plan):
                 member.forms[name] = lean_state.state_form(rule, name, weight, group)
             chosen = [chosen_executor(program, member) for program in self.programs.programs]
             left = self.programs.specialised(group)
-            layout = (weight.device, weight.dtype, weight.shape, weight.stride(), _where(weight))
+            layout = (
+                weight.device,
+                weight.dtype,
+                weight.shape,
+                weight.stride(),
+                placement_of(weight),
+            )
             held = (*member.forms.items(), group["average"] is not None)
             key = (*chosen, *map(id, left), *layout, *held, *self._decided(group))
             alike[key].append(member)
@@ -169,11 +175,6 @@ class MatrixPlan(Plan):
         held = self.state[weight]
         # torch's Muon counts no steps, but its buffer tells that there has been one.
         return float(held.get("step", 1 if any(v is not None for v in held.values()) else 0))
-
-
-def _where(weight: Any) -> tuple[Any, ...]:
-    """Return how a weight lies over processes."""
-    return (weight.device_mesh, weight.placements) if is_sharded(weight) else ()
 
 
 def _apart(members: list[Member]) -> list[list[Member]]:

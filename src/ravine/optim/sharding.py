@@ -22,7 +22,7 @@ Ranks = tuple[Any, ...]
 """Process groups; a total of a weight is summed over each of them in turn. Empty: it is here."""
 
 
-def is_sharded(tensor: Tensor) -> bool:
+def is_sharded(tensor: object) -> bool:
     """Whether a tensor is a `DTensor`, of which each process holds a part or a copy."""
     if type(tensor) in (Tensor, torch.nn.Parameter):
         return False
@@ -93,6 +93,18 @@ def divided(
             part, mesh, placements, run_check=False, shape=whole[0], stride=whole[1]
         )
     return made
+
+
+def divided_as(part: Tensor, like: Any) -> Tensor:
+    """Return the tensor divided as another, of which this process holds a part; or the part."""
+    if not is_sharded(like):
+        return part
+    return divided(part, like.device_mesh, like.placements, like.shape, like.stride())
+
+
+def placement_of(tensor: Any) -> tuple[Any, ...]:
+    """Return how a tensor lies over processes: the mesh and the placements, or nothing."""
+    return (tensor.device_mesh, tensor.placements) if is_sharded(tensor) else ()
 
 
 def summed_over(weight: Any, otherwise: Ranks = ()) -> Ranks:

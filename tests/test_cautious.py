@@ -57,12 +57,10 @@ def test_the_mean_is_over_one_tensor_not_over_the_model():
 
 @pytest.mark.parametrize("name", sorted(ravine.optim.OPTIMIZERS))
 def test_executors_agree_for_every_rule(name):
-    if "cautious" not in getattr(ravine.optim, name).options:
-        pytest.skip("a rule that is not elementwise")
     if getattr(ravine.optim, name).rule.evaluation is not None:
         pytest.skip("a rule evaluated at an average, which refuses it")
     generator = torch.Generator().manual_seed(0)
-    values = [torch.randn(s, dtype=torch.float64, generator=generator) for s in ((9, 5), (7,), ())]
+    values = [torch.randn(s, dtype=torch.float64, generator=generator) for s in ((5, 5), (7,), ())]
     gradients = [
         [torch.randn(v.shape, dtype=torch.float64, generator=generator) for v in values]
         for _ in range(6)

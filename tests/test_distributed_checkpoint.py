@@ -40,8 +40,11 @@ RUNS = [
     ),
     ("Adam", {"lr": 0.01, "amsgrad": True, "l2": 0.1, "decay": "independent", "weight_decay": 0.1}),
     ("SGD", {"lr": 0.1, "momentum": 0.9}),
+    ("Muon", {"lr": 0.05, "ns_dtype": "float64"}),
+    ("Shampoo", {"lr": 0.1, "momentum": 0.9, "precondition_frequency": 2}),
 ]
-SAVED = [(RUNS[0], False), (RUNS[0], True), (RUNS[1], False), (RUNS[2], True)]
+SAVED = [(RUNS[0], False), (RUNS[0], True), (RUNS[1], False), (RUNS[2], True), (RUNS[3], False)]
+SAVED += [(RUNS[4], False), (RUNS[4], True)]
 """Runs, and whether the optimizer's state is saved as one flat dictionary."""
 
 
@@ -100,10 +103,10 @@ def test_saved_by_four_loaded_by_two(tmp_path):
             torch.testing.assert_close(result, one, rtol=1e-10, atol=1e-12)
 
 
-def plain_state_dicts(whole_state):
+def plain_state_dicts(run, whole_state):
     """Go on from this process's own state dictionary, and from that of one process alone."""
     rank, world = rank_and_world()
-    name, options = RUNS[0]
+    name, options = run
     results = []
     net, optimizer = begun(name, options, world)
     trained(net, optimizer, rank, world, BEFORE)
@@ -117,13 +120,15 @@ def plain_state_dicts(whole_state):
     again = made(net, name, options)
     again.load_state_dict(whole_state)
     norms = trained(net, again, rank, world, AFTER)
-    assert all(again.state[w]["exp_avg"].placements == w.placements for w in net.parameters())
+    for w in net.parameters():
+        held = [one for one in again.state[w].values() if one.dim()]
+        assert all(one.placements == w.placements for one in held)
     results.append((weights_and_averages(net, again), norms))
     return results
 
 
-def test_plain_state_dictionaries_and_those_of_one_process():
-    name, options = RUNS[0]
+@pytest.mark.parametrize("name, options", [RUNS[0], RUNS[4]])
+def test_plain_state_dictionaries_and_those_of_one_process(name, options):
     net, optimizer = begun(name, options, 1)
     trained(net, optimizer, steps=BEFORE)
     state = optimizer.state_dict()
@@ -132,7 +137,7 @@ def test_plain_state_dictionaries_and_those_of_one_process():
     net, optimizer = begun(name, options, 1)
     trained(net, optimizer, steps=BEFORE)
     state = optimizer.state_dict()
-    for found in in_processes(2, plain_state_dicts, state):
+    for found in in_processes(2, plain_state_dicts, (name, options), state):
         for result in found:
             torch.testing.assert_close(result, expected, rtol=1e-10, atol=1e-12)
 

@@ -164,12 +164,6 @@ def test_complex_and_empty_weights():
     assert all(w.isfinite().all() for w in weights)
 
 
-def test_sharded_weights_are_refused_in_words(monkeypatch):
-    monkeypatch.setattr(ravine.optim.routing, "is_sharded", lambda _: True)
-    with pytest.raises(ArgumentError, match="SOAP cannot step a sharded weight"):
-        SOAP(made((2, 2)))
-
-
 # -- errors -----------------------------------------------------------------------------------
 
 
@@ -208,8 +202,6 @@ def test_bounds(name, options, text):
 def test_options_that_are_not_there():
     with pytest.raises(UnknownOptionError, match="adamw_betas"):
         Adafactor(made((2, 2)), adamw_betas=(0.9, 0.9))
-    with pytest.raises(UnknownOptionError, match="cautious"):
-        Muon(made((2, 2)), cautious=True)
 
 
 @pytest.mark.parametrize("name", NAMES)

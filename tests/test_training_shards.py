@@ -23,7 +23,7 @@ WORLD = 4
 FILES = [f"tensors-{k:05d}-of-00004.safetensors" for k in range(1, WORLD + 1)]
 
 
-def none_gathered(folder: Path, policy: str) -> tuple[Result, dict[str, int]]:
+def none_gathered(folder: Path, policy: str, optimizer: str) -> tuple[Result, dict[str, int]]:
     """Train and go on, where no tensor may be put together before the end; say what was read."""
     full, plain, read = DTensor.full_tensor, Divided.plain, Filed.read
     seen: dict[str, int] = {}
@@ -46,15 +46,16 @@ def none_gathered(folder: Path, policy: str) -> tuple[Result, dict[str, int]]:
         patched.setattr(Divided, "plain", at_the_end)
         patched.setattr(Filed, "read", noted)
         settings = SHARDED | {"checkpoint_every": 2, "nonfinite": policy}
-        run(made, OPTIMIZER, settings | {"run_dir": folder, "epochs": 2})
+        run(made, optimizer, settings | {"run_dir": folder, "epochs": 2})
         assert not seen
-        return run(made, OPTIMIZER, settings | {"resume": folder, "epochs": 4}), seen
+        return run(made, optimizer, settings | {"resume": folder, "epochs": 4}), seen
 
 
 @pytest.mark.slow
-def test_each_process_writes_and_reads_its_part_alone(tmp_path: Path) -> None:
-    found = in_processes(WORLD, none_gathered, tmp_path, "rollback")
-    expected = run(made, OPTIMIZER, SHARDED | {"parallel": None, "epochs": 4})
+@pytest.mark.parametrize("optimizer", [OPTIMIZER, "adafactor(lr=0.1, average=0.9)"])
+def test_each_process_writes_and_reads_its_part_alone(tmp_path: Path, optimizer: str) -> None:
+    found = in_processes(WORLD, none_gathered, tmp_path, "rollback", optimizer)
+    expected = run(made, optimizer, SHARDED | {"parallel": None, "epochs": 4})
     for result, _ in found:
         assert_same(result, expected)
     for folder in ("checkpoints", "best", "rollback"):

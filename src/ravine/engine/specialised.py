@@ -124,11 +124,7 @@ def specialise(program: Program, values: Mapping[str, Any]) -> Specialised:
                 source=scalars.source,
             )
         )
-    steps = tuple(
-        step
-        for stage, lowered in stages
-        if (step := _step(stage, lowered, _changed(stage, lowered)))
-    )
+    steps = _last_steps(stages, program.private)
     written = {variable for step in steps for variable, _ in step.outputs}
     scalars = _slots(steps, late)
     order = tuple(name for stage in program.stages for name in stage.numbers)
@@ -216,6 +212,22 @@ def _step(stage: Stage, lowered: Lowered, outputs: tuple[tuple[str, str], ...]) 
         tuple(variable for variable, _ in read),
         outputs,
     )
+
+
+def _last_steps(stages: _Lowerings, private: frozenset[str]) -> tuple[Step, ...]:
+    """Return the steps of the last pass, without private variables that nothing after them reads."""
+    steps: list[Step] = []
+    wanted: set[str] = set()
+    for stage, lowered in reversed(stages):
+        outputs = tuple(
+            p for p in _changed(stage, lowered) if p[0] in wanted or p[0] not in private
+        )
+        step = _step(stage, lowered, outputs)
+        if step is not None:
+            steps.append(step)
+            wanted.difference_update(variable for variable, _ in outputs)
+            wanted.update(step.inputs)
+    return tuple(reversed(steps))
 
 
 def _sweep_steps(stages: _Lowerings, summed: set[str]) -> tuple[Step, ...]:

@@ -160,10 +160,20 @@ def _fitted(
         )
     if type(rule) is Rule:  # not of a matrix rule, which leaves weights to AdamW
         _check_names(rule, names.values(), saved, place)
+    coded = {lean_state.names(name)[0] for name in optimizer.moments}
     checked = {*names.values(), *(lean_state.names(name)[0] for name in names.values()), AVERAGE}
     fitted = {}
     for name, value in saved.items():
         if not isinstance(value, Tensor):
+            if (
+                name in coded
+            ):  # torch makes it of the names of the present state, where it unflattens
+                raise ArgumentError(
+                    f"the state has no {name}",
+                    where=place,
+                    got="a flat state, in which codes of a sharded weight are saved in full",
+                    do="save and load with flatten_optimizer_state_dict=False",
+                )
             fitted[name] = value
         elif name == "step":
             fitted[name] = float(value)

@@ -26,7 +26,7 @@ class _Rest(Optimizer, rule=RULES["AdamW"]):
 _OF_EVERY_OPTIMIZER = {
     name: default
     for name, default in _Rest.options.items()
-    if name not in {*_Rest.rule.equation.hyperparameters, *_Rest.rule.defaults, "cautious"}
+    if name not in {*_Rest.rule.equation.hyperparameters, *_Rest.rule.defaults}
 }
 
 
@@ -37,7 +37,13 @@ class MatrixOptimizer(Optimizer):
     at the rate ``adamw_lr_ratio`` lr, with ``adamw_betas``, ``adamw_eps`` and
     ``adamw_weight_decay`` (None: weight_decay). A group with ``matrix=False`` goes there whole, for
     an embedding or the last layer; with ``matrix=True`` a weight that the rule cannot take is an
-    error. Every option is for both, but ``cautious``, which only elementwise rules have.
+    error. Every option is for both.
+
+    Sharded weights (`fully_shard`, tensor parallel) are stepped to the weights of one process. State
+    is divided as its weight, preconditioners by rows. For each function of matrices a process gets
+    whole matrices, about 1 / processes of those of one shape, and sends the results back: of a
+    weight Muon sends 2 numbers a step, Shampoo and SOAP besides every preconditioner twice. Of a
+    shape with fewer weights than processes some wait. Over gloo torch gathers all in each process.
 
     Memory: besides the state, one or more numbers (as many as the rule has variables between its
     parts) for each weight of the largest stack of one shape.
@@ -70,6 +76,7 @@ class MatrixOptimizer(Optimizer):
             rule = replace(rule, bounds={**FALLBACK_BOUNDS, **rule.bounds})
         cls.rule = cls.matrix_rule = rule
         cls.programs = MatrixPrograms(rule)
+        cls.moments = _Rest.moments | {rule.kept[n].name: k for n, k in rule.moments.items()}
         cls.program = cls.programs.programs[0]
         own = {"lr": cls.programs.hyperparameters["lr"], **rule.defaults_of_parts}
         others = {} if rule.fallback is None else {**FALLBACK_OPTIONS, **rule.fallback}

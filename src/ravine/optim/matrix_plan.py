@@ -11,21 +11,24 @@ from torch import Tensor
 
 from ravine.engine.choice import Choice
 from ravine.engine.functions import host_number
+from ravine.engine.lean import Lean
 from ravine.engine.program import Program
-from ravine.errors import ArgumentError, ShapeError
+from ravine.errors import ArgumentError
 from ravine.optim import lean_state
 from ravine.optim.buckets import Bucket, Group, Member
 from ravine.optim.compiled_bucket import CompiledBucket
 from ravine.optim.matrix_bucket import MatrixBucket, computed_dtype, stack_of
 from ravine.optim.matrix_programs import MatrixPrograms
+from ravine.optim.matrix_state import MatrixState, kept_moments
 from ravine.optim.options import AVERAGE
 from ravine.optim.plan import Plan, apart, check_gradient, chosen_executor, executor
 from ravine.optim.reference_bucket import ReferenceBucket
 from ravine.optim.routing import Routed, obstacle
-from ravine.optim.sharding import Ranks
+from ravine.optim.sharding import Ranks, is_sharded, local, placement_of
+from ravine.optim.shares import share_of
 from ravine.optim.watched import WatchedState
 from ravine.rules import Rule
-from ravine.rules.matrix_rule import Kept, MatrixCall, Stacked, matrices
+from ravine.rules.matrix_rule import MatrixCall, Stacked, matrices
 
 
 class MatrixPlan(Plan):
@@ -95,6 +98,7 @@ class MatrixPlan(Plan):
     ) -> list[Bucket]:
         alike: dict[tuple[Any, ...], list[Member]] = defaultdict(list)
         choices: dict[tuple[Any, ...], list[Choice]] = {}
+        rule = self.programs.rule
         rest = sum(len(group["params"]) for group in self.groups)  # at most; each has its own place
         for index, (group, weight) in enumerate(weights, start=rest):
             if weight is not only and (group["in_backward"] or only is not None):
@@ -104,36 +108,48 @@ class MatrixPlan(Plan):
                 continue
             check_gradient(weight)
             member = Member(weight, group, {}, self._steps(weight), {}, index)
-            form = member.forms["w"] = lean_state.weight_form(weight, group)
+            member.forms["w"] = lean_state.weight_form(weight, group)
+            for name in kept_moments(rule, weight, group):
+                member.forms[name] = lean_state.state_form(rule, name, weight, group)
             chosen = [chosen_executor(program, member) for program in self.programs.programs]
             left = self.programs.specialised(group)
-            layout = (weight.device, weight.dtype, form, weight.shape, weight.stride())
-            averaged = group["average"] is not None
-            key = (*chosen, *map(id, left), *layout, averaged, *self._decided(group))
+            layout = (
+                weight.device,
+                weight.dtype,
+                weight.shape,
+                weight.stride(),
+                placement_of(weight),
+            )
+            held = (*member.forms.items(), group["average"] is not None)
+            key = (*chosen, *map(id, left), *layout, *held, *self._decided(group))
             alike[key].append(member)
             choices[key] = chosen
-        parts = [(choices[key], part) for key, members in alike.items() for part in apart(members)]
+        parts = [(choices[key], part) for key, members in alike.items() for part in _apart(members)]
         memory = _Scratch()
         for _, members in parts:
-            memory.reserve(members[0].weight, len(members), self.programs.rule.scratch)
+            memory.reserve(local(members[0].weight), len(members), rule.scratch)
         return [self._matrix_bucket(chosen, members, memory) for chosen, members in parts]
 
     def _matrix_bucket(
         self, choices: Sequence[Choice], members: Sequence[Member], memory: _Scratch
     ) -> Bucket:
-        rule = self.programs.rule
+        rule, states = self.programs.rule, MatrixState(self.programs.rule, self.state)
         group, first = members[0].group, members[0].weight
         stacks: dict[str, Stacked] = {
-            name: memory.stack(name, first, len(members)) for name in rule.scratch
+            name: share_of(first).stack(memory.stack(name, local(first), len(members)))
+            for name in rule.scratch
         }
-        for name, kept in rule.kept.items():
-            stacks[name] = self._state_stack(kept, group, members)
+        for name in rule.kept:
+            if isinstance(members[0].forms.get(name), Lean):
+                states.hold_lean(name, members)
+            else:
+                stacks[name] = states.stacked(name, members)
         if group["average"] is not None:
             copies = [member.weight.detach() for member in members]
-            stacks[AVERAGE] = self._stack(AVERAGE, members, copies)
+            stacks[AVERAGE] = states.stack(AVERAGE, members, copies)
         for name, stack in stacks.items():
             if isinstance(stack, Tensor) and stack.shape[1:] == first.shape:
-                for member, item in zip(members, stack, strict=True):
+                for member, item in zip(members, local(stack), strict=True):
                     member.state[name], member.forms[name] = item, item.dtype
         passes: list[Any] = []
         remaining = iter(choices)
@@ -160,58 +176,18 @@ class MatrixPlan(Plan):
         # torch's Muon counts no steps, but its buffer tells that there has been one.
         return float(held.get("step", 1 if any(v is not None for v in held.values()) else 0))
 
-    def _state_stack(self, kept: Kept, group: Group, members: Sequence[Member]) -> Stacked:
-        """Return a state of all weights in one piece of memory, of which each holds its item."""
-        first = members[0].weight
-        if kept.start is None:
-            return self._stack(kept.name, members, [None] * len(members))
-        like = torch.empty(0, dtype=computed_dtype(first), device=first.device)
-        named = {name: host_number(group[name]) for name in matrices(kept.start).hyperparameters}
-        start = kept.start(tuple(first.shape), like, **named)
-        if not isinstance(start, tuple):
-            return (
-                None if start is None else self._stack(kept.name, members, [start] * len(members))
-            )
-        found = []
-        for k, one in enumerate(start):
-            name = f"{kept.name}_{k}"
-            late = [m.weight for m in members if m.steps and name not in self.state[m.weight]]
-            if one is not None and late:
-                raise ArgumentError(
-                    f"the state lacks {name!r}, which {self.programs.rule.name} keeps from the "
-                    "first step on",
-                    got=f"a weight of shape {tuple(late[0].shape)} with other state",
-                    do="leave the options that shape the state as they were, or delete "
-                    "optimizer.state[weight] to begin anew",
-                )
-            found.append(None if one is None else self._stack(name, members, [one] * len(members)))
-        return tuple(found)
 
-    def _stack(
-        self, name: str, members: Sequence[Member], starts: Sequence[Tensor | None]
-    ) -> Tensor:
-        """Return a stack of what the state holds, or of the start where it holds nothing."""
-        like, start = members[0].weight, starts[0]
-        stack = stack_of(
-            like if start is None or start.shape == like.shape else start, len(members)
+def _apart(members: list[Member]) -> list[list[Member]]:
+    """Split members so that no two weights of a part share memory; see `apart`."""
+    parts = apart(members)
+    if len(parts) > 1 and is_sharded(members[0].weight):
+        raise ArgumentError(
+            "two sharded weights share memory",
+            where=f"weights of shape {tuple(members[0].weight.shape)}",
+            expected="memory of their own: a process without a part of them could not tell",
+            do="make them one parameter",
         )
-        for item, member, start in zip(stack, members, starts, strict=True):
-            state = self.state[member.weight]
-            held = state.get(name)
-            if held is None:
-                item.zero_() if start is None else item.copy_(start)
-            elif held.shape != item.shape:
-                raise ShapeError(
-                    f"the state {name!r} does not fit its weight",
-                    got=f"shape {tuple(held.shape)}",
-                    expected=f"shape {tuple(item.shape)}",
-                    do="delete optimizer.state[weight] where a weight gets another shape, or where "
-                    "an option changes that of the state",
-                )
-            else:
-                item.copy_(held)
-            state[name] = item
-        return stack
+    return parts
 
 
 def _elementwise(program: Program, choice: Choice, members: Sequence[Member]) -> Bucket:

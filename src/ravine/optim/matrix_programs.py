@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ravine.engine.program import Program, Stage
-from ravine.optim.options import around_matrices
+from ravine.optim.options import BEFORE, around_matrices
 from ravine.rules.matrix_rule import MatrixCall, MatrixRule
 
 
@@ -25,7 +25,7 @@ class MatrixPrograms:
 
     def __init__(self, rule: MatrixRule, *, scaled: bool = False) -> None:
         self.rule = rule
-        of_gradient, of_weight = around_matrices(rule.hyperparameters, scaled=scaled)
+        of_gradient, before, after = around_matrices(rule.hyperparameters, scaled=scaled)
         self.steps: list[Program | MatrixCall] = []
         stages: list[Stage] = list(of_gradient)
         for part in rule.parts:
@@ -33,8 +33,9 @@ class MatrixPrograms:
                 self._close(stages)
                 self.steps.append(part)
             elif "w" in part.writes:
-                before = [s for s in of_weight[:1] if s.equation.name == "decoupled_decay"]
-                stages += [*before, part, *of_weight[len(before) :]]
+                # `cautious` asks for the gradient once more; without it the engine drops that.
+                again = of_gradient if self.steps else []
+                stages += [*again, *before, part, *after]
             else:
                 stages.append(part)
         self._close(stages)
@@ -48,7 +49,7 @@ class MatrixPrograms:
 
     def _close(self, stages: list[Stage]) -> None:
         if stages:
-            self.steps.append(Program(stages, private=("g",)))
+            self.steps.append(Program(stages, private=("g", BEFORE)))
             stages.clear()
 
     def specialised(self, group: Mapping[str, Any]) -> tuple[Any, ...]:

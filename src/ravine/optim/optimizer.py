@@ -80,12 +80,14 @@ class Optimizer(Stepping):
 
     options: ClassVar[dict[str, Any]]
     positional: ClassVar[dict[str, Any]] = {}  # what may be given without its name
+    moments: ClassVar[dict[str, str]]  # the kinds of moments, by their names in the state
 
     def __init_subclass__(cls, rule: Rule | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if rule is not None:
             cls.rule = rule
             cls.program = step_program(rule)
+            cls.moments = {rule.state_names.get(n, n): k for n, k in rule.moments.items()}
             hyperparameters = {**rule.equation.hyperparameters, **cls.program.hyperparameters}
             cls.options = {
                 name: default

@@ -111,7 +111,7 @@ def average_weights(w, a, *, average=None):
     return a
 
 
-_BEFORE = "w_before"
+BEFORE = "w_before"
 """A variable of the pass alone: it is in no memory."""
 
 AVERAGE = "average"
@@ -139,9 +139,9 @@ def _stages(rule: Rule | None, scaled: bool = False) -> list[Stage]:
         Stage(Equation(l1_penalty), ("w", "g"), ("g",)),
         Stage(Equation(coupled_decay), ("w", "g"), ("g",)),
         Stage(Equation(decoupled_decay), ("w",), ("w",)),
-        Stage(Equation(remember), ("w", _BEFORE), (_BEFORE,)),
+        Stage(Equation(remember), ("w", BEFORE), (BEFORE,)),
         *of_rule,
-        Stage(Equation(cautious_step), ("w", _BEFORE, "g"), ("w",)),
+        Stage(Equation(cautious_step), ("w", BEFORE, "g"), ("w",)),
         Stage(Equation(soft_threshold), ("w",), ("w",)),
         Stage(Equation(average_weights), ("w", AVERAGE), (AVERAGE,)),
     ]
@@ -156,16 +156,17 @@ OPTIONS = frozenset(name for stage in _stages(None) for name in stage.equation.h
 
 def around_matrices(
     own: Collection[str], *, scaled: bool = False
-) -> tuple[list[Stage], list[Stage]]:
-    """Return the options that change the gradient, and those that change the weight.
+) -> tuple[list[Stage], list[Stage], list[Stage]]:
+    """Return the options that change the gradient, and those before and after the weight's change.
 
-    The first of the latter, decay, goes before the rule's own change of the weight. Options that the
-    rule has itself are left out, and `cautious`, for whose gradient there is no memory there.
+    Options that the rule has itself are left out.
     """
-    without = OPTIONS & {*own, "cautious"}
+    without = OPTIONS & {*own}
     stages = [s for s in _stages(None, scaled) if not without & s.equation.hyperparameters.keys()]
     of_gradient = [stage for stage in stages if stage.writes == ("g",)]
-    return of_gradient, [stage for stage in stages if stage not in of_gradient]
+    rest = [stage for stage in stages if stage not in of_gradient]
+    change = 1 + next(k for k, stage in enumerate(rest) if stage.writes == (BEFORE,))
+    return of_gradient, rest[:change], rest[change:]
 
 
 def step_program(rule: Rule, *, scaled: bool = False) -> Program:
@@ -182,5 +183,5 @@ def step_program(rule: Rule, *, scaled: bool = False) -> Program:
             for stage in _stages(rule, scaled)
             if stage.equation is rule.equation or not own & stage.equation.hyperparameters.keys()
         ],
-        private=("g", _BEFORE),
+        private=("g", BEFORE),
     )

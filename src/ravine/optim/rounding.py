@@ -24,15 +24,17 @@ class Held(Protocol):
 
 def opened(gradient: Tensor, held: Held) -> dict[str, Tensor]:
     """Return weight, gradient and state as equations compute with them: real, float32 at least."""
-    values = {"w": local(held.weight).detach(), "g": gradient.detach()}
-    for name, tensor in held.state.items():
-        form = held.forms[name]
-        if isinstance(form, Lean) and form.octaves:
-            numbers = decode(flat(tensor), held.scales[name], form)
-            values[name] = numbers.as_strided(tensor.shape, tensor.stride())
-        else:
-            values[name] = tensor
-    return {name: _computed(tensor) for name, tensor in values.items()}
+    values = {"w": _computed(local(held.weight).detach()), "g": _computed(gradient.detach())}
+    return values | {name: opened_state(held, name) for name in held.state}
+
+
+def opened_state(held: Held, name: str) -> Tensor:
+    """Return one state as equations compute with it."""
+    tensor, form = held.state[name], held.forms[name]
+    if isinstance(form, Lean) and form.octaves:
+        numbers = decode(flat(tensor), held.scales[name], form)
+        tensor = numbers.as_strided(tensor.shape, tensor.stride())
+    return _computed(tensor)
 
 
 def _computed(tensor: Tensor) -> Tensor:

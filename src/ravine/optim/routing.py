@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from ravine.errors import ArgumentError
-from ravine.optim.sharding import is_sharded
 from ravine.rules.matrix_rule import MatrixRule
 
 FALLBACK_OPTIONS: dict[str, Any] = {
@@ -79,7 +78,7 @@ def obstacle(rule: MatrixRule, group: Mapping[str, Any], weight: Tensor) -> str:
     """Say in words why the rule does not step a weight, or "" where it does.
 
     Raises:
-        ArgumentError: nothing else may step it, or the weight is sharded.
+        ArgumentError: nothing else may step it.
     """
     if weight.is_complex():
         found = "complex numbers"
@@ -98,11 +97,4 @@ def obstacle(rule: MatrixRule, group: Mapping[str, Any], weight: Tensor) -> str:
         )
     if not forced and group["matrix"] is False:
         return "matrix=False"
-    if not found and is_sharded(weight):
-        raise ArgumentError(
-            f"{rule.name} cannot step a sharded weight",
-            got=f"shape {tuple(weight.shape)}, divided over processes",
-            expected="a weight that is whole in this process: the rule needs all of it",
-            do="leave this weight's module unsharded, or give it to an elementwise optimizer",
-        )
     return found

@@ -29,6 +29,9 @@ def merged(row: Row) -> dict[str, Any]:
 
 Table = np.ndarray[Any, np.dtype[np.float64]]
 
+APART = 0xD1B54A32D192ED03
+"""How far the streams of two places of a step are apart: an odd number without a pattern."""
+
 
 class Numbers:
     """Step counts and numbers of weights, one float64 each; ``optimizer.state`` holds views of them.
@@ -116,11 +119,16 @@ class Numbers:
             (g, {**now, **{name: float(a[first]) for name, a in arrays}}) for g, first in firsts
         ]
 
-    def keys(self) -> list[int]:
-        """Return the keys of the weights' random bits in the step that was counted last."""
+    def keys(self, place: int = 0) -> list[int]:
+        """Return the keys of the weights' random bits in the step that was counted last.
+
+        Args:
+            place: of what is rounded, where a step rounds in several places.
+        """
         if self._streams is None:
             self._streams = np.array([stream_seed(*one) for one in self._seeds], dtype=np.uint64)
-        return step_keys(self._streams, self._steps)
+        streams = self._streams + np.uint64(place * APART % 2**64) if place else self._streams
+        return step_keys(streams, self._steps)
 
     def advance_each(self, new: Table, active: Sequence[int]) -> None:
         """Take the new numbers of the weights that were stepped, a row for each weight."""

@@ -10,8 +10,8 @@ import torch
 
 from ravine.errors import RavineError
 from ravine.expression import parse
+from ravine.optim.lean_state import in_full_where_sharded
 from ravine.optim.torch_ways import in_torchs_words, with_decay
-from ravine.optim.watched import WatchedState
 from ravine.schedules import SCHEDULES, Schedule
 
 
@@ -28,8 +28,11 @@ def packed(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
             saved |= {"schedule": repr(schedule), "schedule_state": schedule.state_dict()}
         saved["params"] = [numbers[id(weight)] for weight in group["params"]]
         groups.append(in_torchs_words(saved))
+    kinds: dict[str, str] = optimizer.moments  # type: ignore[attr-defined]
     state = {
-        numbers.get(id(key), key): dict(value) if isinstance(value, WatchedState) else value
+        numbers.get(id(key), key): in_full_where_sharded(value, kinds)
+        if isinstance(value, dict)
+        else value
         for key, value in optimizer.state.items()
     }
     return {"state": state, "param_groups": groups}

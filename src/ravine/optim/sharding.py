@@ -1,7 +1,8 @@
 """Weights divided over processes: the part that is here, and over which processes a total is summed.
 
-A step needs nothing of the other processes but totals over whole weights. `torch.distributed.tensor`
-is not imported before the first weight of its kind has come.
+An elementwise step needs nothing of the other processes but totals over whole weights (for matrix
+rules see `ravine.optim.shares`). `torch.distributed.tensor` is not imported before the first weight
+of its kind has come.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Ranks = tuple[Any, ...]
 """Process groups; a total of a weight is summed over each of them in turn. Empty: it is here."""
 
 
-def is_sharded(tensor: Tensor) -> bool:
+def is_sharded(tensor: object) -> bool:
     """Whether a tensor is a `DTensor`, of which each process holds a part or a copy."""
     if type(tensor) in (Tensor, torch.nn.Parameter):
         return False
@@ -62,17 +63,48 @@ def placed_as(tensor: Tensor, weight: Any) -> Tensor:
 
     A whole tensor, as a checkpoint of one process has it, must be the same in all of them.
     """
-    if not is_sharded(weight):
-        return tensor
+    return (
+        placed_on(tensor, weight.device_mesh, weight.placements) if is_sharded(weight) else tensor
+    )
+
+
+def placed_on(tensor: Tensor, mesh: Any, placements: Any) -> Tensor:
+    """Return a tensor divided over the processes of a mesh; see `placed_as`."""
     placed: Any = tensor
     with torch.no_grad():
         if is_sharded(tensor):
-            if placed.placements == weight.placements and placed.device_mesh == weight.device_mesh:
+            if placed.placements == placements and placed.device_mesh == mesh:
                 return tensor
             placed = placed.full_tensor()
         distribute = sys.modules["torch.distributed.tensor"].distribute_tensor
-        made: Tensor = distribute(placed, weight.device_mesh, weight.placements, src_data_rank=None)
+        made: Tensor = distribute(placed, mesh, placements, src_data_rank=None)
         return made
+
+
+def divided(
+    part: Tensor, mesh: Any, placements: Any, shape: Sequence[int], stride: Sequence[int]
+) -> Tensor:
+    """Return the tensor of which this process holds a part, in the memory where that is."""
+    from torch.distributed.tensor import DTensor
+
+    whole = torch.Size(shape), tuple(stride)
+    with torch.no_grad():
+        made: Tensor = DTensor.from_local(
+            part, mesh, placements, run_check=False, shape=whole[0], stride=whole[1]
+        )
+    return made
+
+
+def divided_as(part: Tensor, like: Any) -> Tensor:
+    """Return the tensor divided as another, of which this process holds a part; or the part."""
+    if not is_sharded(like):
+        return part
+    return divided(part, like.device_mesh, like.placements, like.shape, like.stride())
+
+
+def placement_of(tensor: Any) -> tuple[Any, ...]:
+    """Return how a tensor lies over processes: the mesh and the placements, or nothing."""
+    return (tensor.device_mesh, tensor.placements) if is_sharded(tensor) else ()
 
 
 def summed_over(weight: Any, otherwise: Ranks = ()) -> Ranks:

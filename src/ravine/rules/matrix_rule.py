@@ -79,7 +79,8 @@ class MatrixRule(Rule):
 
     Attributes:
         parts: elementwise equations and functions of matrices, in order.
-        kept: the state by its name in the parts.
+        kept: the state by its name in the parts. Of it ``moments`` start as zeros and are written by
+            elementwise equations alone.
         refuses: called with the shape of a weight; says in words why the rule cannot step it, or "".
         fallback: options of the AdamW that steps the weights which are refused, or those for which
             ``matrix=False``; None where the rule steps every weight.
@@ -95,6 +96,17 @@ class MatrixRule(Rule):
         if not (isinstance(first, Stage) and "g" in first.reads):
             raise EquationError(
                 f"matrix rule {self.name} does not begin with an equation of the gradient g"
+            )
+        wrong = [
+            name
+            for name in self.moments
+            if name not in self.kept
+            or any(name in p.writes for p in self.parts if isinstance(p, MatrixCall))
+        ]
+        if wrong:
+            raise EquationError(
+                f"matrix rule {self.name} cannot have {wrong[0]!r} as a moment",
+                expected="a state that elementwise equations alone write",
             )
         writers = [part for part in self.parts if "w" in part.writes]
         if len(writers) != 1 or not isinstance(writers[0], Stage):

@@ -53,9 +53,8 @@ muon = matrix_rule(
         ratio = sqrt(max(1, rows / columns)), or 0.2 sqrt(max(rows, columns)) with match_rms_adamw
 
     A weight [r, c] is a matrix, [k, r, c] a stack of k, a kernel [o, i, ...] the matrix o x (i ...);
-    ``stacked=False`` flattens [k, r, c] too (Conv1d). One shape is one batch. Weights below 2
-    dimensions, and groups with ``matrix=False`` (embeddings, heads), are stepped by AdamW: options
-    ``adamw_...``, at the rate adamw_lr_ratio lr. `explain` says which go where.
+    ``stacked=False`` flattens [k, r, c] too (Conv1d). Weights below 2 dimensions, and groups with
+    ``matrix=False`` (embeddings, heads), are stepped by AdamW: options ``adamw_...``, see `explain`.
 
     Differs from: `torch.optim.Muon` takes matrices only, one at a time; batched products round
     otherwise in bfloat16. Jordan's b sums gradients, a scale that is divided out.
@@ -66,6 +65,7 @@ muon = matrix_rule(
     matrices(orthogonalise, "u"),
     DESCEND,
     kept={"b": "momentum_buffer"},
+    moments={"b": "signed"},
     refuses=not_a_matrix,
     fallback={},
     defaults={"lr": 1e-3, "weight_decay": 0.1, "decay": "decoupled"},

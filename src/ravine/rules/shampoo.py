@@ -65,6 +65,7 @@ shampoo = matrix_rule(
     matrices(precondition, "u", "H", "P"),
     DESCEND,
     kept={"m": ("momentum_buffer", average), "H": ("precond", identities), "P": ("root", roots)},
+    moments={"m": "signed"},
     refuses=lambda shape: "" if shape else "0 dimensions",
     fallback={},
     defaults={"lr": 0.1},

@@ -60,9 +60,8 @@ soap = matrix_rule(
     the authors' code: t counts from the second. Dimensions above ``max_precond_dim`` are not
     rotated. Weights below 2 dimensions are stepped by AdamW.
 
-    Differs from: the authors' code decays weights after the step, and not at the first one; it has
-    merging of dimensions and normalised gradients, which are not here, and puts V in the new order
-    as here, though V does not follow the rotation. eps is beside the uncorrected root, as there.
+    Differs from: the authors' code decays weights after the step, not at the first one, merges
+    dimensions and can normalise gradients. As there, V is put in order but not rotated.
 
     Source: Vyas et al. 2024, algorithm 3, and the authors' code.
     """,

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from ravine.errors import ResumeError
 from ravine.optim import Optimizer
+from ravine.optim.matrix_optimizer import MatrixOptimizer
+from ravine.optim.sharding import is_sharded
+from ravine.optim.shares import empty_state
 from ravine.training.devices import Slices, parted, placed
 from ravine.training.loop import Loop
 from ravine.training.lowering import FACTOR, lower_schedules
@@ -173,8 +176,9 @@ def _divided_as(loop: Loop, state: dict[str, Any]) -> dict[str, Any]:
     """Return tensors that are divided as those of the same names in the state are to be."""
     weights = [w for group in loop.optimizer.param_groups for w in group["params"]]
     model = loop.model.state_dict()
+    matrices = isinstance(loop.optimizer, MatrixOptimizer)
     states = {
-        k: {name: weights[k] for name, value in held.items() if _fits(value, weights[k])}
+        k: {name: _divided_like(weights[k], value, matrices) for name, value in held.items()}
         for k, held in state["optimizer"]["state"].items()
     }
     return {
@@ -184,5 +188,9 @@ def _divided_as(loop: Loop, state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _fits(value: Any, weight: Tensor) -> bool:
-    return isinstance(value, (Tensor, Slices)) and tuple(value.shape) == tuple(weight.shape)
+def _divided_like(weight: Tensor, value: Any, matrices: bool) -> Tensor | None:
+    """Return a tensor divided as this state of a weight is to be, None where it is not."""
+    shape = tuple(value.shape) if isinstance(value, (Tensor, Slices)) else ()
+    if shape == tuple(weight.shape):
+        return weight
+    return empty_state(weight, shape) if shape and matrices and is_sharded(weight) else None

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ravine.optim.sharding import is_sharded, placed_as
+from ravine.optim.sharding import divided, is_sharded, placed_as
 
 Place = tuple[int, ...]
 """A number for each dimension: an offset, or a size."""
@@ -74,7 +74,7 @@ class Part(Slices):
         return self.tensor
 
     def alone(self) -> Tensor:
-        return _divided(self.tensor, self.mesh, self.placements, self.shape, self.stride)
+        return divided(self.tensor, self.mesh, self.placements, self.shape, self.stride)
 
 
 @dataclass(frozen=True)
@@ -141,19 +141,10 @@ def _part_as(source: Slices, like: Any) -> Tensor:
     if source.shape != tuple(like.shape):
         raise ValueError(f"a tensor of shape {source.shape} in the place of {tuple(like.shape)}")
     local = source.read(*_here(like)).to(like.device)
-    return _divided(local, like.device_mesh, like.placements, source.shape, like.stride())
+    return divided(local, like.device_mesh, like.placements, source.shape, like.stride())
 
 
 def _here(tensor: Any) -> tuple[Place, Place]:
     """Return where the part of a `DTensor` that is here begins in it, and its sizes."""
     (chunk,) = tensor.__create_chunk_list__()  # what torch.distributed.checkpoint asks of it
     return tuple(chunk.offsets), tuple(chunk.sizes)
-
-
-def _divided(local: Tensor, mesh: Any, placements: Any, shape: Place, stride: Place) -> Tensor:
-    from torch.distributed.tensor import DTensor
-
-    size = torch.Size(shape)
-    with torch.no_grad():
-        made: Tensor = DTensor.from_local(local, mesh, placements, shape=size, stride=tuple(stride))
-    return made

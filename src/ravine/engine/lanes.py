@@ -73,6 +73,14 @@ class Lane:
         """The magnitude of this lane with the sign of ``other``."""
         return self._call("copysign", other)
 
+    def root(self) -> Lane:
+        """The square root."""
+        return self._call("sqrt")
+
+    def power(self, exponent: Lane) -> Lane:
+        """This lane to a power, by the C library."""
+        return self._call("pow", exponent)
+
     def _call(self, name: str, *others: Lane | float) -> Lane:
         kind = self.value.type
         arguments = [self.value, *map(self._as_value, others)]
@@ -95,6 +103,16 @@ class Lane:
     def __gt__(self, other: Lane | float) -> Any:
         return self.builder.fcmp_ordered(">", self.value, self._as_value(other))
 
+    def __le__(self, other: Lane | float) -> Any:
+        return self.builder.fcmp_ordered("<=", self.value, self._as_value(other))
+
+    def __ge__(self, other: Lane | float) -> Any:
+        return self.builder.fcmp_ordered(">=", self.value, self._as_value(other))
+
+    def is_nan(self) -> Any:
+        """Whether this is not a number."""
+        return self.builder.fcmp_unordered("uno", self.value, self.value)
+
     def equals(self, other: Lane | float) -> Any:
         """Whether both are the same number (not ``==``, which Python wants to be a bool)."""
         return self.builder.fcmp_ordered("==", self.value, self._as_value(other))
@@ -104,6 +122,10 @@ class Lane:
         return Lane(
             self.builder, self.builder.select(condition, self.value, self._as_value(otherwise))
         )
+
+    def unless(self, condition: Any, otherwise: Lane | float) -> Lane:
+        """As `where` with the opposite condition."""
+        return self.where(self.builder.not_(condition), otherwise)
 
     def at_most(self, bound: float) -> Lane:
         """This lane, or ``bound`` where it is larger; NaN stays NaN."""

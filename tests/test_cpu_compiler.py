@@ -9,7 +9,13 @@ import torch
 
 import ravine
 from ravine import losses, optim
-from ravine.engine import cpu, cpu_compiler, kernel_cache, machine_code
+from ravine.engine import (
+    cpu,
+    cpu_compiler,
+    kernel_cache,
+    machine_code,
+    wide_math,
+)  # fmt: skip
 from ravine.engine.functions import (
     abs,
     exp,
@@ -28,7 +34,7 @@ from ravine.losses import pass_plan
 
 BY_NUMBA = """
 import math
-from numba import cfunc, float32, float64, int64, njit, uint16
+from numba import cfunc, float32, float64, int32, int64, njit, uint16
 from ravine.engine.intrinsics import *
 from ravine.engine.vector_math import exp, expm1, log, log1p, sigmoid, tanh
 
@@ -59,10 +65,18 @@ def everything(w, g, *, lr, p=1.7):
 
 def by_numba(source, name):
     """What `kernel_cache.function` returns, from Numba."""
+    from ravine.engine import vector_math  # imports Numba
+
     text = re.sub("^def equation", "@exactly\ndef equation", source, flags=re.MULTILINE)
     text = text.replace("def kernel", '@cfunc("void(int64)", **OPTIONS)\ndef kernel')
+    less = re.search(r"^from ravine.engine.wide_math import (.*)", text, re.MULTILINE)
     space = {}
-    exec(BY_NUMBA + text, space)
+    exec(BY_NUMBA, space)
+    for one in less[1].split(", ") if less else ():
+        space[f"less_exact_{one}"] = vector_math.callable_of(one, getattr(wide_math, one), "")
+        text = text.replace(less[0], "")
+        text = re.sub(rf"(?<!\w){one}\(", f"less_exact_{one}(", text)
+    exec(text, space)
     return space[name], space[name].address
 
 
@@ -82,19 +96,19 @@ def stepped(rule, dtype):
     return [weight.detach() for weight in weights]
 
 
-def lost(dtype):
+def lost(loss, dtype):
     x = hard(5003, dtype, 1).nan_to_num(0.25, 80.0, -80.0).clamp(-80, 80).requires_grad_()
     y = hard(5003, dtype, 2).sigmoid().nan_to_num(0.5)
     weight = hard(5003, x.dtype, 3).abs().nan_to_num(0.0).clamp(max=2.0)
-    value = losses.focal(x, y, weight=weight, reduction="sum")
+    value = loss(x, y, weight=weight, reduction="sum")
     value.backward()
     return [value.detach(), x.grad]
 
 
 CASES = {
     "everything": lambda: stepped(everything, torch.float64),
-    "focal-in-halves": lambda: lost(torch.bfloat16),
-    "focal-and-a-sum": lambda: lost(torch.float64),
+    "focal-in-halves": lambda: lost(losses.focal, torch.bfloat16),
+    "focal-and-a-sum": lambda: lost(losses.focal, torch.float64),
 }
 
 

@@ -41,7 +41,8 @@ def applied(name, numbers):
     x = np.array(numbers, np.float64)
     y = np.empty_like(x)
     head = np.array([x.ctypes.data, y.ctypes.data, x.size])
-    Kernel(*kernel_cache.function(KERNEL.format(name=name), "kernel")).serial(head.ctypes.data)
+    kernel = Kernel(*kernel_cache.function(KERNEL.format(name=name), "kernel"))
+    kernel.serial(head.ctypes.data)
     return y.tolist()
 
 

@@ -42,7 +42,7 @@ __all__ = [
 types: Any = numba.types
 
 
-def _callable(name: str, formula: Callable[[Lane], Lane], doc: str) -> Any:
+def callable_of(name: str, formula: Callable[[Lane], Lane], doc: str) -> Any:
     """Return the intrinsic that emits ``formula``."""
 
     def typing(typing_context: Any, x: Any) -> Any:
@@ -60,15 +60,15 @@ def _callable(name: str, formula: Callable[[Lane], Lane], doc: str) -> Any:
     return numba.extending.intrinsic(typing)
 
 
-exp = _callable("exp", formulas.exp, "e to the power x.")
-exp_of_negative = _callable(
+exp = callable_of("exp", formulas.exp, "e to the power x.")
+exp_of_negative = callable_of(
     "exp_of_negative",
     formulas.exp_of_negative,
     "exp of x <= 0 in half of the time: 0 where it would be less than 0.7 of a normal number.",
 )
-expm1 = _callable("expm1", formulas.expm1, "exp(x) - 1, to the last digit near 0.")
-log = _callable("log", formulas.log, "The natural logarithm; -inf at 0, NaN below.")
-log1p = _callable("log1p", formulas.log1p, "log(1 + x), to the last digit near 0.")
-tanh = _callable("tanh", formulas.tanh, "The hyperbolic tangent.")
-sigmoid = _callable("sigmoid", formulas.sigmoid, "1 / (1 + exp(-x)).")
-softplus = _callable("softplus", formulas.softplus, "log(1 + exp(x)).")
+expm1 = callable_of("expm1", formulas.expm1, "exp(x) - 1, to the last digit near 0.")
+log = callable_of("log", formulas.log, "The natural logarithm; -inf at 0, NaN below.")
+log1p = callable_of("log1p", formulas.log1p, "log(1 + x), to the last digit near 0.")
+tanh = callable_of("tanh", formulas.tanh, "The hyperbolic tangent.")
+sigmoid = callable_of("sigmoid", formulas.sigmoid, "1 / (1 + exp(-x)).")
+softplus = callable_of("softplus", formulas.softplus, "log(1 + exp(x)).")

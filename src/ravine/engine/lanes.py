@@ -123,10 +123,6 @@ class Lane:
             self.builder, self.builder.select(condition, self.value, self._as_value(otherwise))
         )
 
-    def unless(self, condition: Any, otherwise: Lane | float) -> Lane:
-        """As `where` with the opposite condition."""
-        return self.where(self.builder.not_(condition), otherwise)
-
     def at_most(self, bound: float) -> Lane:
         """This lane, or ``bound`` where it is larger; NaN stays NaN."""
         return self.constant(bound).where(self > bound, self)
@@ -139,6 +135,17 @@ class Lane:
         """The bits of this lane as an integer of the same width."""
         width = _I32 if self.single else _I64
         return Bits(self.builder, self.builder.bitcast(self.value, width))
+
+
+def chosen(builder: Any, condition: Any, a: Any, b: Any) -> Any:
+    """Return the value ``a`` where the condition holds, ``b`` elsewhere.
+
+    The condition as a byte and asked the other way round: LLVM then makes an instruction less of most
+    choices, with the arithmetic before them, than of the plain bit (KL divergence 10 % of a kernel's time,
+    tweedie 6 %).
+    """
+    byte = builder.zext(condition, ir.IntType(8))
+    return builder.select(builder.icmp_unsigned("==", byte, ir.IntType(8)(0)), b, a)
 
 
 class Bits:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ravine.engine import vector_formulas
-from ravine.engine.lanes import Lane
+from ravine.engine.lanes import Lane, chosen
 
 
 def sqrt(x: Lane) -> Lane:
@@ -30,7 +30,8 @@ def power4(x: Lane) -> Lane:
 
 
 def sign(x: Lane) -> Lane:
-    return x.unless(x < 0.0, -1.0).unless(x > 0.0, 1.0)
+    below = chosen(x.builder, x < 0.0, x.constant(-1.0).value, x.value)
+    return Lane(x.builder, chosen(x.builder, x > 0.0, x.constant(1.0).value, below))
 
 
 def maximum(a: Lane, b: Lane) -> Lane:

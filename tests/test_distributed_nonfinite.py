@@ -34,7 +34,7 @@ def one_bad_part():
     mine = sum(w.to_local().numel() for w in net.parameters())
     assert mine < count
     told = (
-        f"{count} weights, torch.float64: cpu kernel of adam: tensors on the CPU, compiled by Numba"
+        f"{count} weights, torch.float64: cpu kernel of adam: tensors on the CPU, compiled by LLVM"
     )
     assert optimizer.explain() == f"8 tensors, {told}; sharded, {mine} weights in this process"
     assert f"state {2 * 8 * mine}B" in repr(optimizer)

@@ -165,14 +165,14 @@ def test_explain():
     late = torch.nn.Parameter(torch.ones(2))
     optimizer = ravine.optim.Adam([dense, gaps, late], lr=0.5, clip_norm=1.0)
     assert optimizer.explain().splitlines() == [
-        "2 tensors, 6 weights, torch.float32: cpu: tensors on the CPU, compiled by Numba",
+        "2 tensors, 6 weights, torch.float32: cpu: tensors on the CPU, compiled by LLVM",
         "1 tensors, 8 weights, torch.float32: reference: the tensor is a view with gaps or overlaps",
     ]
     dense.grad, gaps.grad = torch.ones(4), torch.ones(4, 2)
     optimizer.step()
     assert optimizer.explain().splitlines() == [
         "1 tensors, 4 weights, torch.float32: cpu kernel of clip_by_norm + adam: "
-        "tensors on the CPU, compiled by Numba",
+        "tensors on the CPU, compiled by LLVM",
         "1 tensors, 8 weights, torch.float32: reference: the tensor is a view with gaps or overlaps",
         "1 tensors have had no gradient so far: not stepped",
     ]

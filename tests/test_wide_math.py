@@ -7,9 +7,9 @@ import math
 import mpmath
 import numpy as np
 import pytest
-from numba import njit
 
-from ravine.engine import wide_math
+from ravine.engine import kernel_cache
+from ravine.engine.cpu_pool import Kernel
 
 EXACT = {"exp": mpmath.exp, "expm1": mpmath.expm1, "log": mpmath.log, "log1p": mpmath.log1p}
 LOWEST, HIGHEST = -708.0, 709.0  # outside of them exp is 0 or infinite earlier than float64 is
@@ -23,17 +23,26 @@ LIMITS = {
 }  # fmt: skip
 
 
+KERNEL = """
+from ravine.engine.wide_math import {name}
+
+number = float64
+
+def kernel(head_address):
+    head = address_to_array(head_address, 3, int64)
+    x = address_to_array(head[0], head[2], float64)
+    y = address_to_array(head[1], head[2], float64)
+    for i in range(head[2]):
+        y[i] = {name}(x[i])
+"""
+
+
 def applied(name, numbers):
-    function = getattr(wide_math, name)
-
-    @njit(error_model="numpy", fastmath={"contract"})
-    def kernel(x, y):
-        for i in range(x.size):
-            y[i] = function(x[i])
-
     x = np.array(numbers, np.float64)
     y = np.empty_like(x)
-    kernel(x, y)
+    head = np.array([x.ctypes.data, y.ctypes.data, x.size])
+    kernel = Kernel(*kernel_cache.function(KERNEL.format(name=name), "kernel"))
+    kernel.serial(head.ctypes.data)
     return y.tolist()
 
 

@@ -49,7 +49,7 @@ def choose(program: Program, tensor: torch.Tensor, backend: str = "auto") -> Cho
 
 
 _CHOSEN = {
-    "cpu": "tensors on the CPU, compiled by Numba",
+    "cpu": "tensors on the CPU, compiled by LLVM",
     "gpu": "tensors on the GPU, compiled by Triton",
 }
 

@@ -48,7 +48,21 @@ def unavailable() -> str:
     try:
         if importlib.util.find_spec("numba") is None:
             return "Numba is not installed"
-        if not kernel_cache.has_machine_code():  # else it has worked here, and may not be needed
+        import llvmlite.binding  # noqa: F401
+    except ImportError as error:
+        return f"Numba's LLVM cannot be imported ({error})"
+    return ""
+
+
+def unavailable_numba() -> str:
+    """Return why a kernel that Numba compiles cannot be used, or an empty string."""
+    return unavailable() or _numba_fails()
+
+
+@lru_cache(maxsize=1)
+def _numba_fails() -> str:
+    try:
+        if not kernel_cache.numba_has_compiled():  # else it has worked here, and may not be needed
             import numba  # noqa: F401
     except ImportError as error:
         return f"Numba cannot be imported ({error})"
@@ -62,7 +76,7 @@ def supports(dtype: torch.dtype) -> bool:
 
 @cache
 def _compiled(source: str) -> Kernel:
-    return Kernel(*kernel_cache.functions(source, "cpu", ["kernel"])[0])
+    return Kernel(*kernel_cache.function(source, "kernel"))
 
 
 def compiled(

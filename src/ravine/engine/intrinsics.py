@@ -32,6 +32,9 @@ import numba
 import numba.extending
 from llvmlite import ir
 
+from ravine.engine import words
+from ravine.engine.words import WORDS
+
 __all__ = [
     "address_to_array", "atomic_add", "bfloat16_to_float32", "bits_to_float32", "bits_to_float64",
     "float16_to_float32", "float32_to_bfloat16", "float32_to_bits", "float32_to_float16",
@@ -44,8 +47,8 @@ register_jitable: Callable[[Any], Any] = numba.extending.register_jitable
 types: Any = numba.types
 carray: Any = numba.carray  # type: ignore[attr-defined]
 
-_I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
-_HALF, _F32, _F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+_F32, _F64 = ir.FloatType(), ir.DoubleType()
 
 
 def _unary(given: Any, argument: Any, result: Any, build: Callable[[Any, Any], Any]) -> Any:
@@ -90,8 +93,7 @@ def atomic_add(typing_context: Any, address: Any, amount: Any) -> Any:
         return None
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = builder.inttoptr(arguments[0], _I64.as_pointer())
-        return builder.atomic_rmw("add", pointer, arguments[1], "seq_cst")
+        return words.atomic_add(builder, *arguments)
 
     return types.int64(types.int64, types.int64), code
 
@@ -145,53 +147,23 @@ def larger(typing_context: Any, a: Any, b: Any) -> Any:
 # --- half precision ------------------------------------------------------------------------------
 
 
-@intrinsic
-def bfloat16_to_float32(typing_context: Any, stored: Any) -> Any:
-    """Return the float32 of a bfloat16 held in 16 bits (exact)."""
+def _of_word(name: str) -> Any:
+    """Return the intrinsic of a word of one argument."""
+    word = WORDS[name]
+    (parameter,) = word.parameters
 
-    def build(builder: Any, value: Any) -> Any:
-        return builder.bitcast(builder.shl(builder.zext(value, _I32), _I32(16)), _F32)
+    def typing(typing_context: Any, given: Any) -> Any:
+        return _unary(given, getattr(types, parameter), getattr(types, word.result), word.build)
 
-    return _unary(stored, types.uint16, types.float32, build)
-
-
-@intrinsic
-def float32_to_bfloat16(typing_context: Any, x: Any) -> Any:
-    """Return the bfloat16 nearest to a float32 (ties to even) in 16 bits; NaN stays a quiet NaN."""
-
-    return _unary(x, types.float32, types.uint16, _bfloat16_bits)
+    typing.__name__ = typing.__qualname__ = name
+    typing.__doc__ = word.build.__doc__
+    return intrinsic(typing)
 
 
-def _bfloat16_bits(builder: Any, value: Any) -> Any:
-    # In integers, because the processor's own conversion (AVX512_BF16) turns subnormals into zero.
-    bits = builder.bitcast(value, _I32)
-    high = builder.lshr(bits, _I32(16))
-    odd = builder.and_(high, _I32(1))
-    rounded = builder.lshr(builder.add(bits, builder.add(odd, _I32(0x7FFF))), _I32(16))
-    is_nan = builder.fcmp_unordered("uno", value, value)
-    return builder.trunc(builder.select(is_nan, builder.or_(high, _I32(0x40)), rounded), _I16)
-
-
-@intrinsic
-def float16_to_float32(typing_context: Any, stored: Any) -> Any:
-    """Return the float32 of a float16 held in 16 bits (exact)."""
-    return _unary(
-        stored,
-        types.uint16,
-        types.float32,
-        lambda b, v: b.fpext(b.bitcast(v, _HALF), _F32),
-    )
-
-
-@intrinsic
-def float32_to_float16(typing_context: Any, x: Any) -> Any:
-    """Return the float16 nearest to a float32 (ties to even) in 16 bits; NaN stays NaN."""
-    return _unary(
-        x,
-        types.float32,
-        types.uint16,
-        lambda b, v: b.bitcast(b.fptrunc(v, _HALF), _I16),
-    )
+bfloat16_to_float32 = _of_word("bfloat16_to_float32")
+float32_to_bfloat16 = _of_word("float32_to_bfloat16")
+float16_to_float32 = _of_word("float16_to_float32")
+float32_to_float16 = _of_word("float32_to_float16")
 
 
 # --- memory --------------------------------------------------------------------------------------
@@ -223,9 +195,9 @@ def read(typing_context: Any, address: Any, index: Any, marker: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         value = builder.load(_place(context, builder, arguments, held))
         if marker.dtype == types.uint16:
-            return builder.bitcast(builder.shl(builder.zext(value, _I32), _I32(16)), _F32)
+            return words.bfloat16_to_float32(builder, value)
         if marker.dtype == types.float16:
-            return builder.fpext(builder.bitcast(value, _HALF), _F32)
+            return words.float16_to_float32(builder, value)
         return value
 
     return result(types.int64, types.int64, marker), code
@@ -241,9 +213,9 @@ def write(typing_context: Any, address: Any, index: Any, value: Any, marker: Any
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         value = arguments[2]
         if marker.dtype == types.uint16:
-            value = _bfloat16_bits(builder, value)
+            value = words.float32_to_bfloat16(builder, value)
         elif marker.dtype == types.float16:
-            value = builder.bitcast(builder.fptrunc(value, _HALF), _I16)
+            value = words.float32_to_float16(builder, value)
         builder.store(value, _place(context, builder, arguments, held))
         return context.get_dummy_value()
 

@@ -1,8 +1,8 @@
 """Generated kernels as files, so that they compile once on a machine and can be read.
 
-A kernel's file is named by a hash of its source and of the engine's own functions that are compiled
-into it. The machine code of a CPU kernel lies beside it (`ravine.engine.machine_code`); Triton keeps
-its own in a cache of its own.
+A kernel's file is named by a hash of its source and of the files of the engine that are compiled into it
+(`ravine.engine.sources`). The machine code of a CPU kernel lies beside it
+(`ravine.engine.machine_code`); Triton keeps its own in a cache of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
 
-from ravine.engine import machine_code
+from ravine.engine import machine_code, sources
 
 
 @lru_cache(maxsize=1)
@@ -42,19 +42,11 @@ def directory() -> Path:
 
 _lock = threading.RLock()
 
+OWN = "cpu"
+"""The kind of kernel that is not compiled by Numba."""
 
-@cache
-def _support(package: str) -> str:
-    """Return a digest of the files beside a module that a kernel imports.
 
-    Neither Numba nor a kernel's own text changes when a function that the kernel calls does; without
-    this the machine code of an older Ravine would run.
-    """
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        return ""
-    files = sorted(Path(spec.origin).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:20]
+_support = cache(sources.digest)
 
 
 def load(source: str, kind: str) -> ModuleType:
@@ -76,25 +68,53 @@ def functions(source: str, kind: str, names: Sequence[str]) -> list[tuple[object
     found = []
     with _lock:
         for name in names:
-            path = directory() / f"{module}.{name}.{machine_code.machine()}{machine_code.SUFFIX}"
+            path = _path(module, name)
             loaded = machine_code.load(path)
             if loaded is None:
                 function = getattr(load(source, kind), name)
-                machine_code.save(path, function)
+                code = bytes(function._library._get_compiled_object())
+                machine_code.save(path, code, function.native_name)
                 loaded = function, int(function.address)
             found.append(loaded)
     return found
 
 
-def has_machine_code() -> bool:
+def function(source: str, name: str) -> tuple[object, int]:
+    """Return what keeps a function of a source text alive, and its address.
+
+    It is compiled by `ravine.engine.cpu_compiler` where this machine has not done so before.
+    """
+    module, source = _named(source, OWN, "ravine.engine.cpu_compiler")
+    path = _path(module, name)
+    with _lock:
+        loaded = machine_code.load(path)
+        if loaded is None:
+            from ravine.engine import cpu_compiler
+
+            _written(module, source)
+            code = machine_code.made(cpu_compiler.compiled(source, name))
+            machine_code.save(path, code, name)
+            loaded = machine_code.linked(code, name)
+    return loaded
+
+
+def numba_has_compiled() -> bool:
     """Whether this machine's Numba has compiled a kernel into the cache before."""
     ending = f".{machine_code.machine()}{machine_code.SUFFIX}"
-    return any(entry.name.endswith(ending) for entry in os.scandir(directory()))
+    return any(
+        entry.name.endswith(ending) and not entry.name.startswith(f"ravine_{OWN}_")
+        for entry in os.scandir(directory())
+    )
 
 
-def _named(source: str, kind: str) -> tuple[str, str]:
-    """Return a module's name, and its source with the digests of what it imports."""
-    imported = sorted(set(re.findall(r"^from (ravine[\w.]*) import", source, re.MULTILINE)))
+def _path(module: str, name: str) -> Path:
+    return directory() / f"{module}.{name}.{machine_code.machine()}{machine_code.SUFFIX}"
+
+
+def _named(source: str, kind: str, *compiled_by: str) -> tuple[str, str]:
+    """Return a module's name, and its source with the digests of what its code depends on."""
+    found = re.findall(r"^from (ravine[\w.]*) import", source, re.MULTILINE)
+    imported = sorted({*found, *compiled_by})
     marks = "".join(f"# {name}: {_support(name)}\n" for name in imported)
     if not source.endswith(marks):
         source += marks
@@ -102,13 +122,18 @@ def _named(source: str, kind: str) -> tuple[str, str]:
     return f"ravine_{kind}_{digest}", source
 
 
-def _made(name: str, source: str) -> ModuleType:
+def _written(name: str, source: str) -> Path:
     path = directory() / f"{name}.py"
     if not (path.is_file() and path.read_bytes() == source.encode()):
         handle, temporary = tempfile.mkstemp(dir=directory(), suffix=".part")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(source)
         Path(temporary).replace(path)
+    return path
+
+
+def _made(name: str, source: str) -> ModuleType:
+    path = _written(name, source)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None  # a file location always has both
     module = importlib.util.module_from_spec(spec)

@@ -21,7 +21,6 @@ class LeanSource:
     Attributes:
         columns: the columns of the kernel's table of addresses.
         coded: whether anything is held as codes, so that the kernel must go block by block.
-        header: what to import.
     """
 
     def __init__(
@@ -35,7 +34,6 @@ class LeanSource:
         self._place = {name: k for k, name in enumerate(rounded)}
         self._written = [name for name in rounded if name in self._codes]
         self.coded = bool(self._codes)
-        self.header = "from ravine.engine.lean_cpu import *\n" if self._forms else ""
 
     def kind(self, name: str) -> str | None:
         """Return the type of an element in memory, or None if the variable is not lean."""
@@ -156,8 +154,7 @@ class LeanSource:
 
 _LARGER = {"signed": "larger", "nonnegative": "larger_nonnegative"}
 
-_AGAIN = """@njit(**OPTIONS)
-def again_{name}(values, codes, count, scale, low_key, high_key):
+_AGAIN = """def again_{name}(values, codes, count, scale, low_key, high_key):
     place = first_place(low_key)
     for i in range(count):
         word_{word} = random_word(place, high_key)

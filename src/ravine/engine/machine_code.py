@@ -1,7 +1,8 @@
-"""Machine code on disk: a kernel that was compiled once is loaded without Numba.
+"""Machine code: made by LLVM, and on disk, so that a kernel that was compiled once is only loaded.
 
-Numba's own cache loads the same code, but only after all of Numba has been imported and initialised
-(1.2 s for the first kernel of a process on two cores of 2026); LLVM alone needs 0.05 s.
+For kernels that Numba compiles, Numba's own cache loads the same code, but only after all of Numba has
+been imported and initialised (1.2 s for the first kernel of a process on two cores of 2026); LLVM alone
+needs 0.05 s.
 
 A file belongs to one processor and one version of the compiler: both are in its name. Its first line
 is JSON with the kernel's symbol and a checksum of the rest, an object file. A damaged file is not used.
@@ -43,10 +44,31 @@ def machine() -> str:
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
 
 
-def save(path: Path, function: Any) -> None:
-    """Write the machine code of a Numba ``cfunc``."""
-    code = bytes(function._library._get_compiled_object())
-    facts = {"symbol": function.native_name, "sha256": hashlib.sha256(code).hexdigest()}
+def made(text: str) -> bytes:
+    """Return the object file of a module in LLVM's own language."""
+    return bytes(_compiling_machine().emit_object(optimised(text)))
+
+
+def optimised(text: str) -> Any:
+    """Return a module in LLVM's own language, its loops made into vectors."""
+    import llvmlite.binding as llvm
+
+    module = llvm.parse_assembly(text)
+    machine = _compiling_machine()
+    module.triple = machine.triple
+    module.data_layout = str(machine.target_data)
+    module.verify()
+    tuning = llvm.create_pipeline_tuning_options(speed_level=3)
+    tuning.loop_vectorization = True
+    tuning.slp_vectorization = False  # Numba has it off for what it compiled wrongly
+    builder = llvm.create_pass_builder(machine, tuning)
+    builder.getModulePassManager().run(module, builder)
+    return module
+
+
+def save(path: Path, code: bytes, symbol: str) -> None:
+    """Write an object file."""
+    facts = {"symbol": symbol, "sha256": hashlib.sha256(code).hexdigest()}
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
     with os.fdopen(handle, "wb") as file:
         file.write(json.dumps(facts).encode() + b"\n" + code)
@@ -62,8 +84,11 @@ def load(path: Path) -> tuple[object, int] | None:
         symbol = str(facts["symbol"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if not whole:
-        return None
+    return linked(code, symbol) if whole else None
+
+
+def linked(code: bytes, symbol: str) -> tuple[object, int]:
+    """Return what keeps the code of an object file alive, and the address of a function in it."""
     import llvmlite.binding as llvm
 
     _initialise()
@@ -84,6 +109,23 @@ def _initialise() -> None:
     for name in _UNREACHED:
         if llvm.address_of_symbol(name) is None:  # Numba gives its own when it is imported later
             llvm.add_symbol(name, unreached)
+
+
+@cache
+def _compiling_machine() -> Any:
+    """Return what emits code as Numba has it: for this very processor."""
+    import llvmlite.binding as llvm
+
+    _initialise()
+    target = llvm.Target.from_triple(llvm.get_process_triple())
+    return target.create_target_machine(
+        cpu=llvm.get_host_cpu_name(),
+        features=llvm.get_host_cpu_features().flatten(),
+        opt=3,
+        reloc="static" if target.name.startswith("x86") else "default",
+        codemodel="jitdefault",
+        jit=True,
+    )
 
 
 def _target_machine() -> Any:

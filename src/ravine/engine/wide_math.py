@@ -12,10 +12,9 @@ below 2^-1022 are 0; infinities and NaN are as in `vector_math`.
 from __future__ import annotations
 
 from ravine.engine.lanes import Lane
-from ravine.engine.vector_math import (
+from ravine.engine.vector_formulas import (
     DOUBLE,
     LOG2_E,
-    callable_of,
     integer,
     log_of_parts,
     power_of_two,
@@ -46,30 +45,24 @@ def _parts(x: Lane) -> tuple[Lane, Lane]:
     return ((shifted.bits() + bias) << DOUBLE.digits).as_float(), p
 
 
-def _exp(x: Lane) -> Lane:
+def exp(x: Lane) -> Lane:
     scale, p = _parts(x)
     return scale.fma(p, scale)
 
 
-def _expm1(x: Lane) -> Lane:
+def expm1(x: Lane) -> Lane:
     scale, p = _parts(x)
     return scale.fma(p, scale - 1.0)
 
 
-def _log(x: Lane) -> Lane:
+def log(x: Lane) -> Lane:
     n, m = split(x)
     return with_limits(log_of_parts(m - 1.0, integer(n, x)), x)
 
 
-def _log1p(x: Lane) -> Lane:
+def log1p(x: Lane) -> Lane:
     u = x + 1.0
     n, m = split(u)
     # What the sum has lost matters where x is small, and there it is exact.
     f = (x - (u - 1.0)).fma(power_of_two(0 - n, DOUBLE), m - 1.0)
     return with_limits(log_of_parts(f, integer(n, x)), u)
-
-
-exp = callable_of("exp", _exp, "e to the power x.")
-expm1 = callable_of("expm1", _expm1, "exp(x) - 1, as exact near 0.")
-log = callable_of("log", _log, "The natural logarithm, of float32's numbers and more.")
-log1p = callable_of("log1p", _log1p, "log(1 + x), as exact near 0.")

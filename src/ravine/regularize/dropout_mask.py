@@ -104,7 +104,7 @@ def can_compile(x: Tensor) -> bool:
     """Whether `drop_compiled` can be used; warns once where Numba is missing."""
     if x.device.type != "cpu" or x.dtype not in _STORED or type(x) is not Tensor:
         return False
-    missing = cpu.unavailable()
+    missing = cpu.unavailable_numba()
     if missing:
         warn_once(f"{missing}: dropout is computed with plain PyTorch operations, which is slower")
     return not missing

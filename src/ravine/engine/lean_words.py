@@ -15,12 +15,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 
-from ravine.engine.intrinsics import intrinsic, types
 from ravine.engine.lean import (
     LOWEST_SCALE,
     MULTIPLIER,
@@ -32,69 +30,31 @@ from ravine.engine.lean import (
     WEYL,
     Lean,
 )
+from ravine.engine.words import WORDS, Build, word
 
-__all__ = [
-    "first_place", "float32_to_bfloat16_at_random", "high16", "high20", "larger",
-    "larger_nonnegative", "larger_positive", "low16", "low20", "next_place",
-    "nonnegative_code", "nonnegative_number", "nonnegative_scale", "random_word", "signed_code",
-    "signed_number", "signed_scale",
-]  # fmt: skip
+__all__ = ["WORDS"]  # with those of this file
 
 _I8, _I16, _I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
 _F32 = ir.FloatType()
 _MAGNITUDE, _SIGN, _INFINITY = 0x7FFFFFFF, 0x80000000, 0x7F800000
 
-Build = Callable[..., Any]
-
-
-def _function(result: Any, *parameters: Any) -> Callable[[Build], Any]:
-    """Make an intrinsic of a function that builds its code from the values of its arguments."""
-
-    def decorate(build: Build) -> Any:
-        def fits(given: tuple[Any, ...]) -> bool:
-            return all(
-                one == wanted
-                or (isinstance(one, types.Integer) and isinstance(wanted, types.Integer))
-                for one, wanted in zip(given, parameters, strict=True)
-            )
-
-        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return build(builder, *arguments)
-
-        # Numba counts an intrinsic's parameters.
-        def of_one(typing_context: Any, a: Any) -> Any:
-            return (result(*parameters), code) if fits((a,)) else None
-
-        def of_two(typing_context: Any, a: Any, b: Any) -> Any:
-            return (result(*parameters), code) if fits((a, b)) else None
-
-        def of_three(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
-            return (result(*parameters), code) if fits((a, b, c)) else None
-
-        typing = (of_one, of_two, of_three)[len(parameters) - 1]
-        typing.__name__ = typing.__qualname__ = build.__name__
-        typing.__doc__ = build.__doc__
-        return intrinsic(typing)
-
-    return decorate
-
 
 # --- random bits ---------------------------------------------------------------------------------
 
 
-@_function(types.int32, types.int64)
+@word("int32", "int64")
 def first_place(b: Any, key: Any) -> Any:
     """Return the place at which a walk begins: a number's lowest 32 bits."""
     return b.trunc(key, _I32)
 
 
-@_function(types.int32, types.int32)
+@word("int32", "int32")
 def next_place(b: Any, place: Any) -> Any:
     """Return the place of the next element."""
     return b.add(place, _I32(WEYL))
 
 
-@_function(types.int32, types.int32, types.int32)
+@word("int32", "int32", "int32")
 def random_word(b: Any, place: Any, key: Any) -> Any:
     """Return 32 random bits for a place and a key."""
     x = b.add(b.xor(place, b.lshr(place, _I32(16))), key)
@@ -102,25 +62,25 @@ def random_word(b: Any, place: Any, key: Any) -> Any:
     return b.xor(x, b.lshr(x, _I32(15)))
 
 
-@_function(types.int32, types.int32)
+@word("int32", "int32")
 def low16(b: Any, word: Any) -> Any:
     """Return the lowest 16 bits of a word."""
     return b.and_(word, _I32(0xFFFF))
 
 
-@_function(types.int32, types.int32)
+@word("int32", "int32")
 def high16(b: Any, word: Any) -> Any:
     """Return the highest 16 bits of a word."""
     return b.lshr(word, _I32(16))
 
 
-@_function(types.int32, types.int32)
+@word("int32", "int32")
 def low20(b: Any, word: Any) -> Any:
     """Return the lowest 20 bits of a word."""
     return b.and_(word, _I32(0xFFFFF))
 
 
-@_function(types.int32, types.int32)
+@word("int32", "int32")
 def high20(b: Any, word: Any) -> Any:
     """Return the highest 20 bits of a word; `low20` shares only those that count least here."""
     return b.lshr(word, _I32(12))
@@ -129,7 +89,7 @@ def high20(b: Any, word: Any) -> Any:
 # --- bfloat16 ------------------------------------------------------------------------------------
 
 
-@_function(types.uint16, types.float32, types.int32)
+@word("uint16", "float32", "int32")
 def float32_to_bfloat16_at_random(b: Any, value: Any, random: Any) -> Any:
     """Return a neighbour of a float32 in bfloat16, the further one the less likely."""
     bits = b.bitcast(value, _I32)  # an infinity has no bits that could carry
@@ -141,21 +101,21 @@ def float32_to_bfloat16_at_random(b: Any, value: Any, random: Any) -> Any:
 # --- codes ---------------------------------------------------------------------------------------
 
 
-@_function(types.int32, types.int32, types.float32)
+@word("int32", "int32", "float32")
 def larger(b: Any, top: Any, value: Any) -> Any:
     """Return the larger of ``top`` and the bits of a magnitude."""
     magnitude = b.and_(b.bitcast(value, _I32), _I32(_MAGNITUDE))
     return b.select(b.icmp_signed(">", magnitude, top), magnitude, top)
 
 
-@_function(types.int32, types.int32, types.float32)
+@word("int32", "int32", "float32")
 def larger_nonnegative(b: Any, top: Any, value: Any) -> Any:
     """Return the larger of ``top`` and the bits of a number, a sign being larger than all."""
     bits = b.bitcast(value, _I32)
     return b.select(b.icmp_unsigned(">", bits, top), bits, top)
 
 
-@_function(types.int32, types.int32, types.float32)
+@word("int32", "int32", "float32")
 def larger_positive(b: Any, top: Any, value: Any) -> Any:
     """As `larger_nonnegative`, but for -0.0, which is 0."""
     bits = b.select(b.fcmp_ordered("==", value, _F32(0.0)), _I32(0), b.bitcast(value, _I32))
@@ -223,9 +183,9 @@ def _named(build: Build, name: str) -> Build:
     return build
 
 
-_TO_SCALE = _function(types.float32, types.int32, types.float32)
-_TO_NUMBER = _function(types.float32, types.uint8, types.float32)
-_TO_CODE = _function(types.uint8, types.float32, types.int32, types.float32)
+_TO_SCALE = word("float32", "int32", "float32")
+_TO_NUMBER = word("float32", "uint8", "float32")
+_TO_CODE = word("uint8", "float32", "int32", "float32")
 
 signed_scale = _TO_SCALE(_named(_scale(SIGNED), "signed_scale"))
 signed_number = _TO_NUMBER(_named(_number(SIGNED), "signed_number"))

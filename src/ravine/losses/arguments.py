@@ -43,7 +43,7 @@ def check_reduction(name: str, reduction: str, normalizer: float | Tensor | None
         if not readable(normalizer):
             return
         normalizer = normalizer.detach()
-    elif not isinstance(normalizer, (int, float)):
+    elif not isinstance(normalizer, (int, float)) or isinstance(normalizer, bool):
         raise ArgumentTypeError(f"{name}: normalizer is no number", got=type(normalizer).__name__)
     if not 0 < float(normalizer) < math.inf:
         raise ArgumentError(f"{name}: normalizer must be finite and > 0", got=repr(normalizer))

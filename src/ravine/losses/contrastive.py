@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ravine.errors import ShapeError, TargetError
 from ravine.losses.arguments import check_device, check_is_tensor, readable
-from ravine.losses.loss import POSITIVE
+from ravine.losses.bounds import POSITIVE
 from ravine.losses.samples import sample_loss
 from ravine.losses.vectors import check_vectors, length
 

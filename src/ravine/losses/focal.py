@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ravine.engine.functions import exp, log1p, where
 from ravine.losses.binary_cross_entropy import outside_unit_interval
-from ravine.losses.loss import NOT_NEGATIVE, elementwise_loss
+from ravine.losses.bounds import FRACTION, NOT_NEGATIVE
+from ravine.losses.loss import elementwise_loss
 
 
 @elementwise_loss(
@@ -14,7 +15,7 @@ from ravine.losses.loss import NOT_NEGATIVE, elementwise_loss
     bounds={
         "gamma": NOT_NEGATIVE,
         "alpha": (
-            lambda a: a is None or (isinstance(a, (int, float)) and 0 <= a <= 1),
+            lambda a: a is None or FRACTION[0](a),
             "a number from 0 to 1, or None",
         ),
     },

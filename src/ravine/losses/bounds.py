@@ -17,6 +17,9 @@ Bound = tuple[Callable[[Any], bool], str]
 OPTIONS = ("weight", "reduction", "normalizer", "check")
 """What every loss takes beside its hyperparameters."""
 
+TAKEN = frozenset(OPTIONS) | {"self", "input", "target", "_scale"}
+"""Names that a loss of an equation gives another meaning: not for its hyperparameters and tensors."""
+
 
 def number(test: Callable[[float], bool], text: str) -> Bound:
     """Return the bound of the numbers that pass a test; True and False are no numbers."""

@@ -23,6 +23,7 @@ from ravine.errors import (
     ArgumentTypeError,
     EquationError,
     TargetError,
+    taken_name,
 )
 from ravine.losses.arguments import (
     check_input,
@@ -35,7 +36,7 @@ from ravine.losses.arguments import (
     plain_only,
     readable,
 )
-from ravine.losses.bounds import Bound, settled
+from ravine.losses.bounds import TAKEN, Bound, settled
 from ravine.losses.fused import FusedLoss
 from ravine.losses.one_pass import Call, curvature_alone, value_and_gradient
 from ravine.losses.reduction import reduced, weights_sum
@@ -77,6 +78,9 @@ class ElementwiseLoss:
                 expected="a loss of one element at a time",
                 do="compute the number before, and give it as a hyperparameter",
             )
+        for own in (*equation.tensors[2:], *equation.hyperparameters):
+            if own in TAKEN:
+                raise taken_name(f"loss {equation.name!r}", own, TAKEN)
         self.module = module
         self.equation = equation
         self.__name__ = name or equation.name

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import torch
 
 from ravine.engine import wide_math
+from ravine.engine.element_types import compute_type
 from ravine.engine.lean import BLOCK as LEAN_BLOCK
 from ravine.engine.lean import Stored
 from ravine.engine.lean_source import LeanSource
@@ -27,8 +28,6 @@ _STORED: dict[Stored, tuple[str, str, str]] = {
     torch.bfloat16: ("uint16", "bfloat16_to_float32({})", "float32_to_bfloat16(float32({}))"),
     torch.float16: ("uint16", "float16_to_float32({})", "float32_to_float16(float32({}))"),
 }
-
-STORED_TYPES = tuple(_STORED)
 
 _POLYNOMIALS = ("exp", "expm1", "log", "log1p", "sigmoid", "tanh")
 
@@ -47,14 +46,6 @@ OPTIONS = {{"error_model": "numpy", "fastmath": {{"contract"}}}}
 def sign(x):
     return where(x > number(0), number(1), where(x < number(0), -number(1), x))
 '''
-
-
-def compute_type(types: Mapping[str, Stored]) -> str:
-    """Return the type of the arithmetic: float64 if any variable's type is, else float32.
-
-    A total has no place in memory, so its type only says in what it is computed.
-    """
-    return "float64" if torch.float64 in types.values() else "float32"
 
 
 def kernel_source(

@@ -155,11 +155,6 @@ class MatrixPlan(Plan):
             self.state[member.weight] = WatchedState(state, self.edits)
         return bucket
 
-    def _steps(self, weight: Tensor) -> float:
-        held = self.state[weight]
-        # torch's Muon counts no steps, but its buffer tells that there has been one.
-        return float(held.get("step", 1 if any(v is not None for v in held.values()) else 0))
-
     def _state_stack(self, kept: Kept, group: Group, members: Sequence[Member]) -> Stacked:
         """Return a state of all weights in one piece of memory, of which each holds its item."""
         first = members[0].weight

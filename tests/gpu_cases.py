@@ -23,6 +23,7 @@ from gpu_support import (
 )  # fmt: skip
 
 from ravine.engine import gpu
+from ravine.engine.element_types import supports
 from ravine.engine.equation import Equation
 from ravine.engine.gpu_source import kernel_source
 from ravine.engine.program import Program, Stage
@@ -210,5 +211,5 @@ def test_the_source_is_the_same_for_the_same_program():
 
 def test_supported_types():
     assert gpu.unavailable() == ""
-    assert all(gpu.supports(dtype) for dtype in TOLERANCE)
-    assert not gpu.supports(torch.int64) and not gpu.supports(torch.complex64)
+    assert all(supports(dtype) for dtype in TOLERANCE)
+    assert not supports(torch.int64) and not supports(torch.complex64)

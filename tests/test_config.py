@@ -180,6 +180,8 @@ def test_an_option_is_set_in_what_the_task_suggests() -> None:
         ("regularize = [3]", ConfigError, "regularize holds what is no expression"),
         ("[optimizer]\nlr = 1", ConfigError, 'a name, such as name = "adam"'),
         ('[optimizer]\nname = "adm"', UnknownNameError, "did you mean 'adam'?"),
+        ('[optimizer]\nname = "cosine"', UnknownNameError, "one of adadelta, adafactor, "),
+        ('[optimizer]\nname = "adam"\nlr = {name = "adm"}', UnknownNameError, "constant, cosine,"),
         ('[optimizer]\nname = "adam"\nlrr = 1', UnknownOptionError, "did you mean 'lr'?"),
         ('[optimizer]\nname = "adam"\nlr = inf', ConfigError, "lr in optimizer in run.toml"),
         ('[optimizer]\nname = "adam"\nlr = 2020-01-01', ConfigError, "date 2020-01-01"),

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from engine_agreement import agree, two
+from engine_agreement import HYPERPARAMETERS, agree, called, compiled, referenced, two
 
 from ravine.engine.equation import Equation
 from ravine.engine.functions import (
@@ -24,6 +24,7 @@ from ravine.engine.functions import (
     where,
 )
 from ravine.engine.program import Program, Stage
+from ravine.errors import EquationError
 
 HALF = 0.5
 COUNT = 3
@@ -120,6 +121,49 @@ def conditions(w, g, *, t, lr, a):
 def test_conditions():
     # ~True is -2 in Python: the reference is the oracle here.
     agree(conditions, two(), python=False)
+
+
+def turned(w, g, *, t, lr, a, flag):
+    if ~(a > 1):
+        g = g + 1
+    return (
+        where(~(t > 2), w, g), where(~(t < 2), w, g), where(~flag, w, g), where(~~flag, w, g),
+        where(~(t == 3) | ~(g > 0), w, g), where(~(a > 1) & (w > g), w, g),
+        (~flag) * g, (w if ~(a > 1) else g), where(~(w < g), w, g),
+    )  # fmt: skip
+
+
+def written_out(w, g, *, t, lr, a, flag):
+    if a <= 1:
+        g = g + 1
+    return (
+        where(t <= 2, w, g), where(t >= 2, w, g), where(not flag, w, g), where(flag, w, g),
+        where((t != 3) | (g <= 0), w, g), where((a <= 1) & (w > g), w, g),
+        (not flag) * g, (w if a <= 1 else g), where(w >= g, w, g),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("flag", [False, True])
+@pytest.mark.parametrize("a", [0.75, 1.5])
+def test_a_condition_on_numbers_is_turned_round_as_one_on_tensors(flag, a):
+    # Of Python's own True, ~ makes -2, which is true.
+    equation, values = Equation(turned), {**HYPERPARAMETERS, "a": a, "flag": flag}
+    expected = called(Equation(written_out), two(), **values)
+    for found in (compiled(equation, two(), **values), referenced(equation, two(), **values)):
+        for got, want in zip(found, expected, strict=True):
+            assert torch.equal(got, want)
+
+
+def test_a_condition_is_not_turned_round_where_the_source_is_not_known():
+    scope = {"where": where}
+    exec("def unseen(w, g, *, t, lr): return where(~(t > 2), w, g)", scope)
+    with pytest.raises(EquationError) as caught:
+        Equation(scope["unseen"])
+    assert str(caught.value) == (
+        "equation 'unseen' has a ~, which is another thing on Python's own numbers\n"
+        "  expected: a function whose source is available, in which that can be put right\n"
+        "  do:       write it into a file, or turn the comparison round"
+    )
 
 
 def early(w, g, *, lr, a, flag):

@@ -100,6 +100,21 @@ def test_advice(text: str, do: str) -> None:
     assert message(text).endswith(f"  do:       {do}")
 
 
+def test_what_is_meant_for_arguments_is_not_listed_at_the_outside() -> None:
+    names = {"adam": sgd, "sgd": sgd}
+    with pytest.raises(ExpressionError) as caught:
+        parse("cosin(9)", names, kind="optimizer", inside=SCHEDULES)
+    assert str(caught.value) == (
+        "unknown optimizer 'cosin'\n"
+        "  where:    cosin(9)\n"
+        "            ^^^^^\n"
+        "  expected: one of adam, sgd"
+    )
+    with pytest.raises(ExpressionError, match="did you mean 'cosine'"):
+        parse("sgd(lr=cosin(9))", names, kind="optimizer", inside=SCHEDULES)
+    assert parse("sgd(lr=constant(0.5))", names, inside=SCHEDULES)[0](0) == 0.5
+
+
 def test_inner_unknown_name_is_not_called_an_optimizer() -> None:
     assert message("sgd(lr=cosin(9))", kind="optimizer").startswith("unknown name 'cosin'\n")
 

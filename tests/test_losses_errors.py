@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from loss_table import ROWS
@@ -229,6 +231,33 @@ def test_options_out_of_bounds():
         "cross_entropy: class weights must be finite and >= 0\n"
         "  where:    class 1\n  got:      -1.0"
     )
+
+
+@pytest.mark.parametrize("name", losses.FUNCTIONS)
+def test_true_and_false_are_no_numbers(name):
+    function = losses.FUNCTIONS[name]
+    bounds = getattr(getattr(function, "rows", function), "bounds", {})  # hinge has none
+    for option, (_, words) in bounds.items():
+        for bad in (True, False):
+            call = partial(losses.LOSSES[name], **{option: bad})
+            if words == "True or False":
+                call()
+                continue
+            assert message(ArgumentError, call) == (
+                f"{name}: {option} has a value that cannot be used\n"
+                f"  got:      {bad}\n  expected: {words}"
+            )
+
+
+def test_true_is_no_number_for_what_is_bounded_elsewhere():
+    x, y = torch.zeros(2, 3), torch.tensor([0, 1])
+    assert message(ArgumentTypeError, losses.mse, x, x, normalizer=True) == (
+        "mse: normalizer is no number\n  got:      bool"
+    )
+    for option in ("z_loss", "soft_cap", "label_smoothing", "ignore_index"):
+        call = partial(losses.linear_cross_entropy, x, torch.zeros(4, 3), y, **{option: True})
+        text = message(ArgumentError, call)
+        assert f"cross_entropy: {option} has a value that cannot be used\n" in text
 
 
 def test_an_unknown_loss():

@@ -9,6 +9,7 @@ import torch
 from loss_table import ROWS, Row
 
 from ravine import losses
+from ravine.errors import EquationError
 from ravine.losses.loss import elementwise_loss
 from ravine.losses.samples import SampleLoss
 
@@ -214,3 +215,18 @@ def test_a_hyperparameter_may_be_called_scale():
         torch.testing.assert_close(found, expected)
         slopes = torch.autograd.grad(found, x)
         torch.testing.assert_close(slopes, torch.autograd.grad(expected, x, retain_graph=True))
+
+
+@pytest.mark.parametrize("parameters", ["x, y, *, {}=1.0", "x, y, {}"])
+def test_a_name_that_no_loss_can_mean_itself(parameters):
+    for name in ("weight", "reduction", "normalizer", "check", "input", "target", "self", "_scale"):
+        scope: dict = {}
+        exec(f"def mine({parameters.format(name)}): return x - y, 1.0", scope)
+        with pytest.raises(EquationError) as caught:
+            elementwise_loss("Mine")(scope["mine"])
+        assert str(caught.value) == (
+            f"loss 'mine' has the parameter {name!r}\n"
+            "  expected: a name that is not taken\n"
+            "  do:       call it otherwise; taken are _scale, check, input, normalizer, reduction, "
+            "self, target, weight"
+        )

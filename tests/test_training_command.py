@@ -119,6 +119,11 @@ def test_a_diverging_run_exits_1_and_says_what_to_do(tmp_path: Path) -> None:
         (["digit"], "did you mean 'digits'?"),
         (["missing.py"], "no such task file"),
         (["wine", "--optimizer", "adm"], "did you mean 'adam'?"),
+        (  # no schedules among them
+            ["wine", "--optimizer", "nonsense"],
+            "error: unknown optimizer 'nonsense'\n  where:    nonsense\n            ^^^^^^^^\n"
+            f"  expected: one of {', '.join(sorted(catalog.OPTIMIZERS))}\n",
+        ),
         (["wine", "--optimizer", "adam(lr=-1)"], "-1"),
         (["wine", "--loss", "hingee"], "did you mean 'hinge'?"),
         (["wine", "--regularize", "dropot(0.1)"], "did you mean 'dropout'?"),

@@ -71,10 +71,12 @@ def test_a_flipped_bit_in_any_file_is_named_and_passed_over_by_all(
     shutil.copytree(written / "checkpoints", tmp_path / "gone")
     (tmp_path / "gone" / last.name / FILES[-1]).unlink()
     copies.append(tmp_path / "gone")
+    why = dict.fromkeys(FILES, "its checksum is another") | {"manifest.json": "damaged ("}
+    told = [*why.items(), (FILES[-1], "No such file")]
     for found in in_processes(2, each_newest, copies):
-        for name, (position, (passed,), kind) in zip([*FILES, FILES[-1]], found, strict=True):
+        for (name, words), (position, (passed,), kind) in zip(told, found, strict=True):
             assert (position, kind) == (before, "Filed")
-            assert f"checkpoint {last.name} is damaged ({name}: " in passed
+            assert f"checkpoint {last.name} is damaged ({name}: {words}" in passed
     for copy in copies:
         assert (copy / (last.name + ".damaged")).is_dir()
     # A process alone finds the same.

@@ -11,7 +11,7 @@ import torch
 
 import ravine
 from ravine.engine.functions import sign, sqrt, where
-from ravine.errors import ArgumentError, BackendWarning
+from ravine.errors import ArgumentError, BackendWarning, EquationError
 
 
 @ravine.update_rule
@@ -124,6 +124,27 @@ def test_a_rule_that_names_an_option_means_it_itself():
     assert "decay" in decay_as_number.options
     assert decay_as_number.options["decay"] == 0.9
     assert optimizer.options["weight_decay"] == 0.1
+
+
+@pytest.mark.parametrize("kind", ["", "numbers", "shared"])
+def test_a_name_that_no_rule_can_mean_itself(kind):
+    taken = (
+        "average, backend, capturable, decoupled_weight_decay, differentiable, foreach, fused, "
+        "grad_scale, in_backward, initial_lr, param_names, params, rounding_seed, schedule, "
+        "schedule_step, self, skip_nonfinite, skipped_steps, state_dtype, stochastic_rounding"
+    )
+    for name in taken.split(", "):
+        if (kind, name) == ("numbers", "average"):
+            continue  # refused among the states before
+        scope: dict = {}
+        exec(f"def sharp(w, g, *, lr, {name}): return w", scope)
+        with pytest.raises(EquationError) as caught:
+            ravine.update_rule(**{kind: {name: 1.0}} if kind else {})(scope["sharp"])
+        assert str(caught.value) == (
+            f"update rule 'sharp' has the parameter {name!r}\n"
+            "  expected: a name that is not taken\n"
+            f"  do:       call it otherwise; taken are {taken}"
+        )
 
 
 def test_other_options_stay():

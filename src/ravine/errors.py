@@ -142,6 +142,15 @@ def unknown_name(
     )
 
 
+def taken_name(owner: str, name: str, taken: Iterable[str]) -> EquationError:
+    """Build the error for a name of an equation that means something else already."""
+    return EquationError(
+        f"{owner} has the parameter {name!r}",
+        expected="a name that is not taken",
+        do="call it otherwise; taken are " + ", ".join(sorted(taken)),
+    )
+
+
 def unknown_option(
     owner: str, name: str, known: Iterable[str], *, where: str = ""
 ) -> UnknownOptionError:

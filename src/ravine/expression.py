@@ -14,10 +14,11 @@ from typing import Any, NoReturn
 
 from ravine.errors import ArgumentTypeError, ExpressionError, RavineError, nearest
 
+Names = Mapping[str, Callable[..., Any]]
 _GRAMMAR = "a name, a call such as huber(delta=2), a literal, or two of them joined by >>"
 
 
-def parse(text: str, names: Mapping[str, Callable[..., Any]], *, kind: str = "name") -> Any:
+def parse(text: str, names: Names, *, kind: str = "name", inside: Names | None = None) -> Any:
     """Make what an expression says, by calling the known names in it.
 
         expression = literal | name | name(arguments) | expression >> expression
@@ -31,6 +32,8 @@ def parse(text: str, names: Mapping[str, Callable[..., Any]], *, kind: str = "na
         text: the expression; may run over several lines inside parentheses.
         names: what each name calls: a function, a class, a `functools.partial`.
         kind: what the outermost name stands for ("optimizer", "loss"), for the error messages.
+        inside: what further names call that are meant for arguments, such as schedules; the error
+            about an outermost name does not list them.
 
     Returns:
         What the outermost call returns, or the value of a literal.
@@ -63,17 +66,17 @@ def parse(text: str, names: Mapping[str, Callable[..., Any]], *, kind: str = "na
             got=f"{text!r} of type {type(text).__name__}",
             expected="a string such as 'adam(lr=1e-3)'",
         )
-    return _Reader(text.strip(), names, kind).read()
+    return _Reader(text.strip(), names, kind, inside or {}).read()
 
 
 class _Reader:
     """Walks the syntax tree of one expression, and knows where in the text each part stands."""
 
-    def __init__(self, text: str, names: Mapping[str, Callable[..., Any]], kind: str) -> None:
+    def __init__(self, text: str, names: Names, kind: str, inside: Names) -> None:
         self.text = text
         # The lines as Python's tokenizer counts them; str.splitlines() also splits at form feeds.
         self.lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-        self.names = names
+        self.names, self.outermost = {**inside, **names}, names
         self.kind = kind
 
     def read(self) -> Any:
@@ -142,7 +145,7 @@ class _Reader:
         outermost: bool,
     ) -> Any:
         if name.id not in self.names:
-            known = sorted(self.names)
+            known = sorted(self.outermost if outermost else self.names)
             near = nearest(name.id, known) or nearest(name.id.lower(), known)
             quotes = f"a text needs quotes: '{name.id}'"
             is_text = not outermost and isinstance(node, ast.Name) and not near
@@ -250,16 +253,8 @@ class _Reader:
         passed.what = error.what if isinstance(error, RavineError) else passed.what
         return passed
 
-    def error(
-        self,
-        node: ast.expr | ast.keyword,
-        what: str,
-        *,
-        got: str = "",
-        expected: str = "",
-        do: str = "",
-    ) -> ExpressionError:
-        return ExpressionError(what, where=self.place(node), got=got, expected=expected, do=do)
+    def error(self, node: ast.expr | ast.keyword, what: str, **parts: str) -> ExpressionError:
+        return ExpressionError(what, where=self.place(node), **parts)
 
     def place(self, node: ast.expr | ast.keyword) -> str:
         """Show the line where a node starts with carets under it (a keyword: under its name)."""

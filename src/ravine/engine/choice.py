@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from ravine.engine import cpu
+from ravine.engine.element_types import supports
 from ravine.engine.program import Program
 from ravine.errors import ArgumentError, BackendWarning, EquationError
 
@@ -64,7 +65,7 @@ def _compiled(program: Program, tensor: torch.Tensor) -> tuple[Literal["cpu", "g
         torch.nn.Parameter,
     ):
         return kind, f"no kernels for {type(tensor).__name__} with layout {tensor.layout}"
-    if not cpu.supports(tensor.dtype):
+    if not supports(tensor.dtype):
         return kind, f"no kernels for {tensor.dtype}"
     if not is_dense(tensor):
         return kind, "the tensor is a view with gaps or overlaps"

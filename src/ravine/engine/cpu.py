@@ -28,7 +28,7 @@ import torch
 
 from ravine.engine import kernel_cache, launch
 from ravine.engine.cpu_pool import Kernel
-from ravine.engine.cpu_source import STORED_TYPES, kernel_source
+from ravine.engine.cpu_source import kernel_source
 from ravine.engine.lean import Stored
 from ravine.engine.program import Specialised
 
@@ -67,11 +67,6 @@ def _numba_fails() -> str:
     except ImportError as error:
         return f"Numba cannot be imported ({error})"
     return ""
-
-
-def supports(dtype: torch.dtype) -> bool:
-    """Whether tensors of this type can be read and written by a CPU kernel."""
-    return dtype in STORED_TYPES
 
 
 @cache

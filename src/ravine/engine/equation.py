@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import builtins
 import copy
+import dis
 import inspect
 import textwrap
 import types
@@ -16,8 +17,10 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
-from ravine.engine.functions import CANONICAL, FUNCTIONS, HOST, REDUCTIONS
-from ravine.errors import EquationError
+from ravine.engine.functions import CANONICAL, FUNCTIONS, HOST, REDUCTIONS, negation
+from ravine.errors import EquationError, taken_name
+
+_INVERT = dis.opmap["UNARY_INVERT"]
 
 REQUIRED: Any = inspect.Parameter.empty
 
@@ -51,11 +54,7 @@ class Equation:
             number = parameter.kind is parameter.KEYWORD_ONLY
             taken = RESERVED_NUMBERS if number else RESERVED_TENSORS
             if parameter.name in taken:
-                raise EquationError(
-                    f"equation {self.name!r} has the parameter {parameter.name!r}",
-                    expected="a name that the engine does not use itself",
-                    do="call it otherwise; taken are " + ", ".join(sorted(taken)),
-                )
+                raise taken_name(f"equation {self.name!r}", parameter.name, taken)
             if parameter.kind is parameter.KEYWORD_ONLY:
                 self.hyperparameters[parameter.name] = parameter.default
             elif (
@@ -69,6 +68,13 @@ class Equation:
                     "hyperparameters after a bare *",
                     do=f"write def {self.name}(w, g, state, *, t, lr, hyperparameter=0.9)",
                 )
+
+        if _INVERT in function.__code__.co_code[::2] and self.source is None:
+            raise EquationError(
+                f"equation {self.name!r} has a ~, which is another thing on Python's own numbers",
+                expected="a function whose source is available, in which that can be put right",
+                do="write it into a file, or turn the comparison round",
+            )
 
     def __repr__(self) -> str:
         return f"Equation({self.name}{inspect.signature(self.function)})"
@@ -178,12 +184,13 @@ class Equation:
             cells = tuple(types.CellType(scope[name]) for name in code.co_freevars)
             rebound = types.FunctionType(code, scope, self.name, None, cells or None)
         else:
-            tree = copy.deepcopy(self.tree)
+            tree = _Negated().visit(copy.deepcopy(self.tree))
             tree.decorator_list, tree.returns = [], None
             for argument in (*tree.args.args, *tree.args.kwonlyargs):
                 argument.annotation = None
             tree.args.kw_defaults = [None] * len(tree.args.kwonlyargs)
             module = ast.fix_missing_locations(ast.Module([tree], type_ignores=[]))
+            scope[_Negated.NAME] = negation
             exec(compile(module, self.function.__code__.co_filename, "exec"), scope)
             rebound = scope[self.name]
         rebound.__kwdefaults__ = self.function.__kwdefaults__
@@ -203,6 +210,19 @@ class _OutOfPlace(ast.NodeTransformer):
         old = ast.copy_location(ast.Name(node.target.id, ast.Load()), node.target)
         value = ast.copy_location(ast.BinOp(old, node.op, node.value), node)
         return ast.copy_location(ast.Assign([node.target], value), node)
+
+
+class _Negated(ast.NodeTransformer):
+    """Writes ``~x`` as a call, which means the same of Python's numbers as of tensors."""
+
+    NAME = "__negation__"
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        self.generic_visit(node)
+        if not isinstance(node.op, ast.Invert):
+            return node
+        call = ast.Call(ast.Name(self.NAME, ast.Load()), [node.operand], [])
+        return ast.copy_location(call, node)
 
 
 class _Bound:

@@ -105,6 +105,11 @@ class Expressions:
                     ast.Call(ast.Name(name, ast.Load()), arguments, []), operation
                 )
 
+            def visit_UnaryOp(self, operation: ast.UnaryOp) -> ast.AST:
+                if isinstance(operation.op, ast.Invert):  # on numbers Python turns the bits round
+                    operation.op = ast.Not()
+                return self.generic_visit(operation)
+
             def visit_Attribute(self, attribute: ast.Attribute) -> ast.AST:
                 if isinstance(attribute.value, ast.Name):
                     module = equation.names.get(attribute.value.id)

@@ -117,6 +117,11 @@ def minimum(a: Value, b: Value) -> Value:
     return a if a <= b or a != a else b
 
 
+def negation(condition: Value) -> Value:
+    """``~condition``; of True, which is 1 to Python, ``~`` would be -2."""
+    return torch.logical_not(condition) if isinstance(condition, Tensor) else not condition
+
+
 FUNCTIONS: dict[str, Callable[..., Value]] = {
     f.__name__: f
     for f in (

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from ravine.engine import kernel_cache, launch
-from ravine.engine.gpu_source import RECORD_TAIL, STORED_TYPES, kernel_source
+from ravine.engine.gpu_source import RECORD_TAIL, kernel_source
 from ravine.engine.program import Specialised
 
 BLOCK = 1024
@@ -70,11 +70,6 @@ def unavailable() -> str:
     except ImportError as error:
         return f"Triton cannot be imported ({error})"
     return ""
-
-
-def supports(dtype: torch.dtype) -> bool:
-    """Whether tensors of this type can be read and written by a GPU kernel."""
-    return dtype in STORED_TYPES
 
 
 @dataclass(frozen=True)

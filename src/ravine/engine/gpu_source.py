@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import torch
 
+from ravine.engine.element_types import compute_type
 from ravine.engine.program import Specialised
 
 # The type behind a tensor's pointer, and how one element becomes a number and comes back.
@@ -21,8 +22,6 @@ _STORED = {
     torch.bfloat16: ("int16", "float32_of({})", "bfloat16_of({})"),
     torch.float16: ("float16", "{}", "{}.to(tl.float32).to(tl.float16)"),
 }
-
-STORED_TYPES = tuple(_STORED)
 
 RECORD_TAIL = 3
 """What a tensor's record holds after its addresses: row of scalars, first block, elements."""
@@ -39,11 +38,6 @@ from ravine.engine.gpu_functions import *
 def number(x):
     return tl.full((), x, tl.{number})
 '''
-
-
-def compute_type(types: Mapping[str, torch.dtype]) -> str:
-    """Return the type that the arithmetic is done in: float64 if any tensor is, else float32."""
-    return "float64" if torch.float64 in types.values() else "float32"
 
 
 def kernel_source(

@@ -213,7 +213,7 @@ class _Own(ast.NodeTransformer):
 
 def _branches(lines: Sequence[str]) -> bool:
     """Whether Python decides anything, which it does for one number at a time."""
-    kinds = (ast.IfExp, ast.BoolOp, ast.Not, ast.Invert)
+    kinds = (ast.IfExp, ast.BoolOp, ast.Not)
     own = [line for line in lines if not line.startswith("if type(")]
     return any(isinstance(node, kinds) for line in own for node in ast.walk(ast.parse(line)))
 

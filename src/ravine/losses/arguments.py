@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ravine.errors import ArgumentError, ArgumentTypeError, ShapeError, nearest
+from ravine.errors import ArgumentError, ArgumentTypeError, ShapeError, TargetError, nearest
 
 Reduction = Literal["mean", "sum", "none"]
 REDUCTIONS = ("mean", "sum", "none")
@@ -43,7 +43,7 @@ def check_reduction(name: str, reduction: str, normalizer: float | Tensor | None
         if not readable(normalizer):
             return
         normalizer = normalizer.detach()
-    elif not isinstance(normalizer, (int, float)):
+    elif not isinstance(normalizer, (int, float)) or isinstance(normalizer, bool):
         raise ArgumentTypeError(f"{name}: normalizer is no number", got=type(normalizer).__name__)
     if not 0 < float(normalizer) < math.inf:
         raise ArgumentError(f"{name}: normalizer must be finite and > 0", got=repr(normalizer))
@@ -152,6 +152,19 @@ def check_weight(
                 got=str(float(values[wrong.unbind()])),
             )
     return weight.reshape(weight.shape + (1,) * (len(shape) - weight.ndim)).expand(shape)
+
+
+def check_elements(name: str, called: str, tensor: Tensor, wrong: Tensor, expected: str) -> None:
+    """Raise `TargetError` for the first element of a tensor that is wrong."""
+    if bool(wrong.any()):
+        position = tuple(wrong.nonzero()[0].tolist())
+        what = "a target" if called == "target" else f"an element of {called}"
+        raise TargetError(
+            f"{name}: {what} is outside of what the loss is defined for",
+            where=f"{called}[{', '.join(map(str, position))}]",
+            got=repr(tensor[position].item()),
+            expected=expected,
+        )
 
 
 def needs_gradient(*tensors: Any) -> bool:

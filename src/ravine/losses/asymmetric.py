@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ravine.engine.functions import exp, log, log1p, where
 from ravine.losses.binary_cross_entropy import outside_unit_interval
-from ravine.losses.loss import NOT_NEGATIVE, elementwise_loss
+from ravine.losses.bounds import NOT_NEGATIVE, number
+from ravine.losses.loss import elementwise_loss
 
 
 @elementwise_loss(
@@ -14,10 +15,7 @@ from ravine.losses.loss import NOT_NEGATIVE, elementwise_loss
     bounds={
         "gamma_pos": NOT_NEGATIVE,
         "gamma_neg": NOT_NEGATIVE,
-        "clip": (
-            lambda c: isinstance(c, (int, float)) and 0 <= c < 1,
-            "a number from 0 to 1, without 1",
-        ),
+        "clip": number(lambda c: 0 <= c < 1, "a number from 0 to 1, without 1"),
     },
     wide=True,
 )

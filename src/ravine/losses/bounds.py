@@ -17,18 +17,26 @@ Bound = tuple[Callable[[Any], bool], str]
 OPTIONS = ("weight", "reduction", "normalizer", "check")
 """What every loss takes beside its hyperparameters."""
 
+TAKEN = frozenset(OPTIONS) | {"self", "input", "target", "_scale"}
+"""Names that a loss of an equation gives another meaning: not for its hyperparameters and tensors."""
 
-def _number(x: Any) -> bool:
-    return isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x)
+
+def number(test: Callable[[float], bool], text: str) -> Bound:
+    """Return the bound of the numbers that pass a test; True and False are no numbers."""
+    return (lambda x: isinstance(x, (int, float)) and not isinstance(x, bool) and test(x)), text
+
+
+POSITIVE = number(lambda x: 0 < x < math.inf, "a finite number > 0")
+FRACTION = number(lambda x: 0 <= x <= 1, "a number in [0, 1]")
+NOT_NEGATIVE = number(lambda x: 0 <= x < math.inf, "a finite number >= 0")
 
 
 def _learned(x: Any) -> bool:
     if not (isinstance(x, Tensor) and x.is_floating_point() and x.numel() == 1):
-        return _number(x) and x > 0
-    return not readable(x) or (_number(x.item()) and x.item() > 0)
+        return POSITIVE[0](x)
+    return not readable(x) or POSITIVE[0](x.item())
 
 
-NOT_NEGATIVE: Bound = (lambda x: _number(x) and x >= 0, "a finite number >= 0")
 POSITIVE_OR_TENSOR: Bound = (_learned, "a finite number > 0, or a float tensor of one such number")
 INTEGER: Bound = (lambda x: isinstance(x, int) and not isinstance(x, bool), "an integer")
 INTEGER_OR_NONE: Bound = (lambda x: x is None or INTEGER[0](x), "an integer or None")
@@ -37,7 +45,7 @@ SWITCH: Bound = (lambda x: isinstance(x, bool), "True or False")
 
 def at_least(least: float) -> Bound:
     """Return the bound of finite numbers from ``least`` on."""
-    return (lambda x: _number(x) and x >= least), f"a finite number >= {least:g}"
+    return number(lambda x: least <= x < math.inf, f"a finite number >= {least:g}")
 
 
 def settled(

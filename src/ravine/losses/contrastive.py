@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ravine.errors import ShapeError, TargetError
-from ravine.losses.arguments import check_device, check_is_tensor, readable
-from ravine.losses.loss import POSITIVE
+from ravine.errors import ShapeError
+from ravine.losses.arguments import check_device, check_elements, check_is_tensor, readable
+from ravine.losses.bounds import POSITIVE
 from ravine.losses.samples import sample_loss
 from ravine.losses.vectors import check_vectors, length
 
@@ -34,14 +34,7 @@ def _check_values(name: str, tensors: tuple[Tensor, ...], values: Mapping[str, A
     if not readable(target):
         return
     wrong = (target != 0) & (target != 1)
-    if bool(wrong.any()):
-        position = wrong.nonzero()[0].tolist()
-        raise TargetError(
-            f"{name}: a target is outside of what the loss is defined for",
-            where=f"target[{', '.join(map(str, position))}]",
-            got=repr(target[tuple(position)].item()),
-            expected="0 for a similar pair, 1 for a dissimilar one",
-        )
+    check_elements(name, "target", target, wrong, "0 for a similar pair, 1 for a dissimilar one")
 
 
 @sample_loss("Contrastive", check=_check, check_values=_check_values, bounds={"margin": POSITIVE})

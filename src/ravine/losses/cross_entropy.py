@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ravine.errors import TargetError
 from ravine.losses.arguments import readable
-from ravine.losses.bounds import Bound
+from ravine.losses.bounds import FRACTION, INTEGER, Bound
 from ravine.losses.class_arguments import class_numbers
 from ravine.losses.cross_entropy_reference import check_targets, rows_loss
 from ravine.losses.fused_rows import RowBatch, weights_total
@@ -69,12 +69,9 @@ class CrossEntropyRows:
     takes_soft = True
 
     bounds: Mapping[str, Bound] = {
-        "label_smoothing": (
-            lambda x: isinstance(x, (int, float)) and 0 <= x <= 1,
-            "a number in [0, 1]",
-        ),
-        "ignore_index": (lambda x: isinstance(x, int), "an integer"),
-        "dim": (lambda x: isinstance(x, int), "an integer"),
+        "label_smoothing": FRACTION,
+        "ignore_index": INTEGER,
+        "dim": INTEGER,
     }
 
     def settle(self, scores: Tensor, values: Mapping[str, Any]) -> Mapping[str, Any]:

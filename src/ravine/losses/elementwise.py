@@ -10,8 +10,7 @@ derivatives and transforms of functions, the same equation runs on whole tensors
 from __future__ import annotations
 
 import copy
-import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from ravine.errors import (
     ArgumentError,
     ArgumentTypeError,
     EquationError,
-    TargetError,
+    taken_name,
 )
 from ravine.losses.arguments import (
     check_input,
@@ -33,9 +32,9 @@ from ravine.losses.arguments import (
     is_checked,
     needs_gradient,
     plain_only,
-    readable,
 )
-from ravine.losses.bounds import Bound, settled
+from ravine.losses.bounds import TAKEN, Bound, settled
+from ravine.losses.formula import Formula
 from ravine.losses.fused import FusedLoss
 from ravine.losses.one_pass import Call, curvature_alone, value_and_gradient
 from ravine.losses.reduction import reduced, weights_sum
@@ -44,7 +43,7 @@ from ravine.losses.reduction import reduced, weights_sum
 _apply = super(torch.autograd.Function, FusedLoss).apply
 
 
-class ElementwiseLoss:
+class ElementwiseLoss(Formula):
     """A loss made of a scalar equation.
 
     ``(input, target, further tensors, *, hyperparameters) -> (loss, slope by the input, slope by each
@@ -77,17 +76,16 @@ class ElementwiseLoss:
                 expected="a loss of one element at a time",
                 do="compute the number before, and give it as a hyperparameter",
             )
+        for own in (*equation.tensors[2:], *equation.hyperparameters):
+            if own in TAKEN:
+                raise taken_name(f"loss {equation.name!r}", own, TAKEN)
+        super().__init__(
+            name or equation.name, equation, domains or {}, wide=wide, curvature=curvature
+        )
         self.module = module
-        self.equation = equation
-        self.__name__ = name or equation.name
         self.__doc__ = equation.doc
-        self.others = equation.tensors[2:]
-        self.domains = domains or {}
-        self.wide = wide
-        self.has_curvature = curvature
         self.bounds = bounds or {}
         self.hyperparameters = equation.hyperparameters
-        self._reference = _nameless(equation.reference)
         # The same loss for check="off": no domain is no test of targets in any kernel.
         self._unchecked = copy.copy(self)
         self._unchecked.domains = {}
@@ -157,7 +155,7 @@ class ElementwiseLoss:
         ):
             return curvature_alone(Call(self, target, weight, values), (input, *others))
         inputs = input, *others
-        self.check_domain(self.checked(inputs, target), weight, values)
+        self.check_domain(inputs, target, weight, values)
         return self.elements(inputs, target, weight, values)[-1]
 
     def _named(self, given: tuple[Tensor, ...], options: dict[str, Any]) -> tuple[Tensor, ...]:
@@ -186,31 +184,6 @@ class ElementwiseLoss:
             self.__name__, hyperparameters, self.hyperparameters, self.bounds, self.others
         )
 
-    def elements(
-        self,
-        inputs: tuple[Tensor, ...],
-        target: Tensor,
-        weight: Tensor | None,
-        values: Mapping[str, Any],
-    ) -> tuple[Tensor, ...]:
-        """Return loss, slopes and curvature of every element by plain PyTorch operations."""
-        result = torch.float64 if inputs[0].dtype is torch.float64 else torch.float32
-        kind = torch.float64 if self.wide else result
-        given = [tensor.to(kind) for tensor in (inputs[0], target, *inputs[1:])]
-        if weight is None:
-            return tuple(part.to(result) for part in self._reference(*given, **values))
-        # What is left out must not reach the formula if it is not finite: 0 * NaN on the way back is
-        # NaN. Finite samples of weight 0 do: the slope by their weight is their loss.
-        counts = weight != 0
-        finite = given[0].isfinite()
-        for tensor in given[1:]:
-            finite = finite & tensor.isfinite()
-        kept = counts | finite
-        parts = self._reference(*(torch.where(kept, tensor, 0.0) for tensor in given), **values)
-        kept = counts | (kept & parts[0].isfinite())
-        weight = weight.to(kind)
-        return tuple(torch.where(kept, weight * part, 0.0).to(result) for part in parts)
-
     def _plain(
         self,
         input: Tensor,
@@ -222,48 +195,9 @@ class ElementwiseLoss:
         normalizer: float | Tensor | None,
     ) -> Tensor:
         inputs = (input, *others)
-        self.check_domain(self.checked(inputs, target), weight, values)
+        self.check_domain(inputs, target, weight, values)
         losses = self.elements(inputs, target, weight, values)[0]
         return reduced(losses, reduction, normalizer, lambda: weights_sum(weight, losses))
-
-    def checked(self, inputs: tuple[Tensor, ...], target: Tensor) -> dict[str, Tensor]:
-        """Return the tensors that have a domain, by the names they are known by."""
-        return {"target": target, **dict(zip(self.others, inputs[1:], strict=True))}
-
-    def check_domain(
-        self, tensors: Mapping[str, Tensor], weight: Tensor | None, values: Mapping[str, Any]
-    ) -> None:
-        """Raise `TargetError` for the first element outside of its domain, if its sample counts."""
-        for name, (domain, text) in self.domains.items():
-            tensor = tensors[name].detach()
-            if not readable(tensor):
-                continue
-            numbers = {option: values[option] for option in domain.hyperparameters}
-            outside = domain.reference(tensor.to(torch.float64), **numbers)
-            if weight is not None:
-                outside = torch.where(weight.detach() == 0, 0.0, outside)
-            if bool(outside.any()):
-                position = outside.nonzero()[0].tolist()
-                what = "a target" if name == "target" else f"an element of {name}"
-                raise TargetError(
-                    f"{self.__name__}: {what} is outside of what the loss is defined for",
-                    where=f"{name}[{', '.join(map(str, position))}]",
-                    got=repr(tensor[tuple(position)].item()),
-                    expected=text,
-                )
-
-
-def _nameless(function: Any) -> Callable[..., Any]:
-    """Return a function whose globals do not say that they are a module's.
-
-    torch.compile would look for them there, and the names that the engine has bound are not.
-    """
-    scope = {name: value for name, value in function.__globals__.items() if name != "__name__"}
-    made = types.FunctionType(
-        function.__code__, scope, function.__name__, None, function.__closure__
-    )
-    made.__kwdefaults__ = function.__kwdefaults__
-    return made
 
 
 def _mean_scale(input: Tensor, weight: Tensor | None, normalizer: Any) -> float:

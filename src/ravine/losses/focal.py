@@ -6,7 +6,8 @@ import math
 
 from ravine.engine.functions import abs, exp, log1p, where
 from ravine.losses.binary_cross_entropy import outside_unit_interval
-from ravine.losses.loss import NOT_NEGATIVE, elementwise_loss
+from ravine.losses.bounds import FRACTION, NOT_NEGATIVE
+from ravine.losses.loss import elementwise_loss
 
 INFINITY = math.inf
 
@@ -18,7 +19,7 @@ INFINITY = math.inf
     bounds={
         "gamma": NOT_NEGATIVE,
         "alpha": (
-            lambda a: a is None or (isinstance(a, (int, float)) and 0 <= a <= 1),
+            lambda a: a is None or FRACTION[0](a),
             "a number from 0 to 1, or None",
         ),
     },

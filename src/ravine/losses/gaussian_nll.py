@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ravine.engine.functions import log, where
-from ravine.losses.loss import POSITIVE, YES_OR_NO, elementwise_loss
+from ravine.losses.bounds import POSITIVE, SWITCH
+from ravine.losses.loss import elementwise_loss
 
 HALF_LOG_TAU = 0.9189385332046727
 
@@ -16,7 +17,7 @@ def negative(v):
 @elementwise_loss(
     "GaussianNLL",
     domains={"var": (negative, "a finite variance >= 0")},
-    bounds={"full": YES_OR_NO, "eps": POSITIVE},
+    bounds={"full": SWITCH, "eps": POSITIVE},
     wide=True,
 )
 def gaussian_nll(x, y, var, *, full=False, eps=1e-6):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ravine.engine.functions import where
-from ravine.losses.loss import POSITIVE, elementwise_loss
+from ravine.losses.bounds import POSITIVE
+from ravine.losses.loss import elementwise_loss
 
 
 @elementwise_loss("Huber", bounds={"delta": POSITIVE}, curvature=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ravine.engine.functions import exp, log, where
-from ravine.losses.loss import YES_OR_NO, elementwise_loss
+from ravine.losses.bounds import SWITCH
+from ravine.losses.loss import elementwise_loss
 
 
 def no_probability(y, *, log_target):
@@ -19,7 +20,7 @@ def no_probability(y, *, log_target):
     "KLDivergence",
     domain=no_probability,
     domain_text="a finite number >= 0; with log_target a finite number or -inf",
-    bounds={"log_target": YES_OR_NO},
+    bounds={"log_target": SWITCH},
     wide=True,
 )
 def kl_divergence(x, y, *, log_target=False):

@@ -18,7 +18,7 @@ from ravine.losses.arguments import (
     plain_only,
     readable,
 )
-from ravine.losses.bounds import Bound, check_bounds
+from ravine.losses.bounds import NOT_NEGATIVE, POSITIVE, Bound, check_bounds
 from ravine.losses.cross_entropy import CrossEntropyRows
 from ravine.losses.fused_rows import RowBatch, without_strangers
 from ravine.losses.kernels.cross_entropy_cpu import number_type
@@ -26,7 +26,6 @@ from ravine.losses.linear_arguments import check_head, check_head_target
 from ravine.losses.linear_autograd import Call, ChunkedRows, evaluate
 from ravine.losses.linear_chunks import Batch, Terms
 from ravine.losses.linear_reference import reference
-from ravine.losses.loss import NOT_NEGATIVE, POSITIVE
 from ravine.losses.reduction import reduced
 
 NAME = "linear_cross_entropy"

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ravine.engine.equation import Equation
 from ravine.losses.bounds import Bound
 from ravine.losses.elementwise import ElementwiseLoss
-
-POSITIVE: Bound = (
-    lambda x: isinstance(x, (int, float)) and 0 < x < math.inf,
-    "a finite number > 0",
-)
-NOT_NEGATIVE: Bound = (
-    lambda x: isinstance(x, (int, float)) and 0 <= x < math.inf,
-    "a finite number >= 0",
-)
-YES_OR_NO: Bound = (lambda x: isinstance(x, bool), "True or False")
 
 
 def elementwise_loss(

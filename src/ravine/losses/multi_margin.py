@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ravine.losses.bounds import INTEGER, Bound
+from ravine.losses.bounds import INTEGER, Bound, number
 from ravine.losses.class_arguments import check_classes, class_numbers
 from ravine.losses.fused_rows import PlainRows, RowBatch, weights_total
 from ravine.losses.rows import RowLoss
@@ -61,11 +62,8 @@ class WestonWatkins(PlainRows):
     """The rows of the loss."""
 
     bounds: Mapping[str, Bound] = {
-        "p": (lambda p: p in (1, 2), "1 or 2"),
-        "margin": (
-            lambda m: isinstance(m, (int, float)) and float("-inf") < m < float("inf"),
-            "a finite number",
-        ),
+        "p": number(lambda p: p in (1, 2), "1 or 2"),
+        "margin": number(math.isfinite, "a finite number"),
         "dim": INTEGER,
     }
 

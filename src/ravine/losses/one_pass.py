@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from ravine.engine.choice import choose, is_dense
-from ravine.engine.cpu_source import STORED_TYPES
+from ravine.engine.element_types import supports
 from ravine.engine.program import Program
 from ravine.losses import buffers
-from ravine.losses.pass_plan import Elementwise, names_of, plan_for, program_of, wanted_of
+from ravine.losses.formula import Formula
+from ravine.losses.pass_plan import names_of, plan_for, program_of, wanted_of
 
 
 class Call(NamedTuple):
@@ -22,7 +23,7 @@ class Call(NamedTuple):
     A tuple, because a frozen dataclass takes a microsecond to make.
     """
 
-    loss: Elementwise
+    loss: Formula
     target: Tensor
     weight: Tensor | None
     """Neither it nor the target needs a gradient."""
@@ -58,7 +59,7 @@ def _computed(
     if _has_kernel(program, inputs[0]):
         return _one_pass(program, call, inputs)
     inputs = tuple(one.detach() for one in inputs)
-    loss.check_domain(loss.checked(inputs, target), weight, values)
+    loss.check_domain(inputs, target, weight, values)
     names = names_of(loss)
     with torch.no_grad():
         parts = loss.elements(inputs, target, weight, values)
@@ -106,7 +107,7 @@ def _one_pass(program: Program, call: Call, inputs: tuple[Tensor, ...]) -> dict[
     sums = launch.totals()
     for k in plan.outside:
         if sums[k] != 0:
-            loss.check_domain(loss.checked(inputs, target), weight, values)
+            loss.check_domain(inputs, target, weight, values)
             break
     if plan.value >= 0:
         total = sums[plan.value] * scale
@@ -121,7 +122,7 @@ _LARGEST = {dtype: torch.finfo(dtype).max for dtype in (torch.float32, torch.flo
 
 def _laid_out(tensor: Tensor, like: Tensor, wide: torch.dtype) -> Tensor:
     """Return a tensor of a type that kernels read, in the memory order of another."""
-    if tensor.dtype not in STORED_TYPES:
+    if not supports(tensor.dtype):
         tensor = tensor.to(wide)
     if tensor.stride() == like.stride():
         return tensor

@@ -8,8 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ravine.errors import ArgumentError, ArgumentTypeError, ShapeError, TargetError
-from ravine.losses.arguments import check_device, check_input, check_is_tensor, readable
+from ravine.errors import ArgumentError, ArgumentTypeError, ShapeError
+from ravine.losses.arguments import (
+    check_device,
+    check_elements,
+    check_input,
+    check_is_tensor,
+    readable,
+)
 from ravine.losses.bounds import INTEGER, INTEGER_OR_NONE, NOT_NEGATIVE, Bound
 from ravine.losses.class_arguments import check_classes, class_numbers
 from ravine.losses.samples import SampleLoss, sample_loss
@@ -151,11 +157,4 @@ def check_mask_values(name: str, tensors: tuple[Tensor, ...], values: Mapping[st
     wrong = ~((target >= 0) & (target <= 1))
     if values["dim"] is None:
         wrong &= target != values["ignore_index"]
-    if bool(wrong.any()):
-        position = wrong.nonzero()[0].tolist()
-        raise TargetError(
-            f"{name}: a target is outside of what the loss is defined for",
-            where=f"target[{', '.join(map(str, position))}]",
-            got=repr(target[tuple(position)].item()),
-            expected="0, 1 or a number between",
-        )
+    check_elements(name, "target", target, wrong, "0, 1 or a number between")

@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from ravine.engine import cpu
 from ravine.engine.equation import Equation
 from ravine.engine.functions import where
 from ravine.engine.program import Program, Specialised, Stage
+from ravine.losses.formula import Formula
 
 
 def weigh(part, weight):
@@ -36,36 +36,6 @@ def scale_slope(slope, *, _scale):
     return slope * _scale
 
 
-class Elementwise(Protocol):
-    """What the pass needs to know of a loss."""
-
-    equation: Equation
-    domains: Mapping[str, tuple[Equation, str]]
-    others: tuple[str, ...]
-    wide: bool
-    has_curvature: bool
-
-    def __hash__(self) -> int:
-        """Return what programs are found by."""
-
-    def elements(
-        self,
-        inputs: tuple[Tensor, ...],
-        target: Tensor,
-        weight: Tensor | None,
-        values: Mapping[str, Any],
-    ) -> tuple[Tensor, ...]:
-        """Return loss, slopes and curvature of every element by plain PyTorch operations."""
-
-    def checked(self, inputs: tuple[Tensor, ...], target: Tensor) -> dict[str, Tensor]:
-        """Return the tensors that may have a domain, by name."""
-
-    def check_domain(
-        self, tensors: Mapping[str, Tensor], weight: Tensor | None, values: Mapping[str, Any]
-    ) -> None:
-        """Raise for the first element outside of its domain."""
-
-
 class Names(NamedTuple):
     """What the variables of a loss's program are called."""
 
@@ -77,7 +47,7 @@ class Names(NamedTuple):
 
 
 @cache
-def names_of(loss: Elementwise) -> Names:
+def names_of(loss: Formula) -> Names:
     """Return the names in a loss's program."""
     others = tuple(f"other{k}" for k in range(len(loss.others)))
     slopes = ("slope", *(f"slope_{name}" for name in others))
@@ -85,7 +55,7 @@ def names_of(loss: Elementwise) -> Names:
     return Names(("input", "target", *others), slopes, ("value", *slopes, *curvature))
 
 
-def wanted_of(loss: Elementwise, first: str, needs: tuple[bool, ...]) -> tuple[str, ...]:
+def wanted_of(loss: Formula, first: str, needs: tuple[bool, ...]) -> tuple[str, ...]:
     """Return the names of the outputs that are wanted: the first, and the slopes that are needed."""
     slopes = zip(names_of(loss).slopes, needs, strict=True)
     return first, *(name for name, need in slopes if need)
@@ -97,7 +67,7 @@ _scale_slope = Equation(scale_slope)
 
 
 @cache
-def program_of(loss: Elementwise, weighted: bool, first: str, needs: tuple[bool, ...]) -> Program:
+def program_of(loss: Formula, weighted: bool, first: str, needs: tuple[bool, ...]) -> Program:
     """Return the program of a loss; see `wanted_of` for what it stores."""
     tensors, slopes, outputs = names_of(loss)
     stages = [Stage(loss.equation, tensors, outputs)]
@@ -135,7 +105,7 @@ _plans = threading.local()
 
 def plan_for(
     program: Specialised,
-    loss: Elementwise,
+    loss: Formula,
     given: list[Tensor],
     wide: torch.dtype,
     separate: bool,
@@ -163,7 +133,7 @@ def plan_for(
 
 def _made(
     program: Specialised,
-    loss: Elementwise,
+    loss: Formula,
     dtypes: list[torch.dtype],
     wide: torch.dtype,
     separate: bool,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ravine.engine.functions import exp, expm1, log, where
-from ravine.losses.loss import NOT_NEGATIVE, YES_OR_NO, elementwise_loss
+from ravine.losses.bounds import NOT_NEGATIVE, SWITCH
+from ravine.losses.loss import elementwise_loss
 
 TAU = 6.283185307179586
 
@@ -17,7 +18,7 @@ def not_a_count(y):
     "Poisson",
     domain=not_a_count,
     domain_text="a finite number >= 0",
-    bounds={"log_input": YES_OR_NO, "full": YES_OR_NO, "eps": NOT_NEGATIVE},
+    bounds={"log_input": SWITCH, "full": SWITCH, "eps": NOT_NEGATIVE},
     wide=True,
     curvature=True,
 )

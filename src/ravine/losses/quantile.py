@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from ravine.engine.functions import sign, where
+from ravine.losses.bounds import number
 from ravine.losses.loss import elementwise_loss
 
 
 @elementwise_loss(
     "Quantile",
     curvature=True,
-    bounds={
-        "q": (
-            lambda q: isinstance(q, (int, float)) and 0 < q < 1,
-            "a number between 0 and 1, both exclusive",
-        )
-    },
+    bounds={"q": number(lambda q: 0 < q < 1, "a number between 0 and 1, both exclusive")},
 )
 def quantile(x, y, *, q=0.5):
     """Quantile (pinball) loss: its best constant is the q-quantile of the targets.

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 
 from ravine.engine.functions import sign, where
+from ravine.losses.bounds import number
 from ravine.losses.loss import elementwise_loss
 
 
 @elementwise_loss(
     "SmoothL1",
     bounds={
-        "beta": (
-            lambda b: isinstance(b, (int, float)) and (b == 0 or 1e-30 <= b < math.inf),
-            "0, or a finite number >= 1e-30",
-        )
+        "beta": number(lambda b: b == 0 or 1e-30 <= b < math.inf, "0, or a finite number >= 1e-30")
     },
 )
 def smooth_l1(x, y, *, beta=1.0):

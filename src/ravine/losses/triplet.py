@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ravine.losses.bounds import NOT_NEGATIVE, SWITCH
-from ravine.losses.loss import POSITIVE
+from ravine.losses.bounds import NOT_NEGATIVE, POSITIVE, SWITCH, number
 from ravine.losses.samples import sample_loss
 from ravine.losses.vectors import check_vectors, length
 
@@ -24,7 +23,7 @@ def _check(name: str, tensors: tuple[Tensor, ...], values: Mapping[str, Any]) ->
     check=_check,
     bounds={
         "margin": POSITIVE,
-        "p": (lambda p: isinstance(p, (int, float)) and 1 <= p <= math.inf, "a number >= 1"),
+        "p": number(lambda p: 1 <= p <= math.inf, "a number >= 1"),
         "eps": NOT_NEGATIVE,
         "swap": SWITCH,
     },

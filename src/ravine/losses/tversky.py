@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ravine.losses.bounds import NOT_NEGATIVE
-from ravine.losses.loss import POSITIVE
+from ravine.losses.bounds import NOT_NEGATIVE, POSITIVE
 from ravine.losses.overlap import mask_loss, tversky_distance
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from ravine.engine.functions import exp, expm1, where
+from ravine.losses.bounds import number
 from ravine.losses.loss import elementwise_loss
 
 
@@ -24,8 +25,8 @@ def impossible(y, *, power):
     domain=impossible,
     domain_text="a finite number; with power >= 1 not negative, with power >= 2 > 0",
     bounds={
-        "power": (
-            lambda p: isinstance(p, (int, float)) and math.isfinite(p) and not 0 < p < 1,
+        "power": number(
+            lambda p: math.isfinite(p) and not 0 < p < 1,
             "a finite number that is not between 0 and 1, where there is no distribution",
         )
     },

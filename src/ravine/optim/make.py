@@ -59,8 +59,9 @@ def update_rule(
 
     The positional names are the weight, its gradient, and any further state (zero at the start).
     Names after the ``*`` are hyperparameters; ``t`` (steps taken by the weight, from 1) and ``lr``
-    among them. It returns the new weight and then every state in the same order. It may use
-    arithmetic, comparisons joined by ``&`` and ``|``, ``where``, the functions of
+    among them; one with the name of an option (``weight_decay``, ``clip_norm``) is meant by the rule
+    itself, and the option is left out. It returns the new weight and then every state in the same
+    order. It may use arithmetic, comparisons joined by ``&``, ``|`` and ``~``, ``where``, the functions of
     `ravine.engine.functions`, and ``if`` on hyperparameters. ``tensor_norm(x)``, ``tensor_mean(x)``
     and ``model_sum(x)`` of an expression x are numbers taken from all elements, found in a sweep
     before the step.

@@ -171,11 +171,6 @@ class MatrixPlan(Plan):
             self.state[member.weight] = WatchedState(state, self.edits)
         return bucket
 
-    def _steps(self, weight: Tensor) -> float:
-        held = self.state[weight]
-        # torch's Muon counts no steps, but its buffer tells that there has been one.
-        return float(held.get("step", 1 if any(v is not None for v in held.values()) else 0))
-
 
 def _apart(members: list[Member]) -> list[list[Member]]:
     """Split members so that no two weights of a part share memory; see `apart`."""

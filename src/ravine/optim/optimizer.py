@@ -12,7 +12,7 @@ from torch._compile import _disable_dynamo
 from torch.compiler import is_dynamo_compiling
 
 from ravine.engine.equation import REQUIRED
-from ravine.errors import ArgumentError, ArgumentTypeError, unknown_option
+from ravine.errors import ArgumentError, ArgumentTypeError, taken_name, unknown_option
 from ravine.optim import (
     average,
     description,
@@ -23,7 +23,7 @@ from ravine.optim import (
     signature,
 )
 from ravine.optim.groups import completed
-from ravine.optim.options import step_program
+from ravine.optim.options import AVERAGE, step_program
 from ravine.optim.sharding import gradient_norm, ranks_of_owner
 from ravine.optim.stepping import Stepping
 from ravine.optim.torch_ways import TORCH_WAYS, translated
@@ -34,6 +34,11 @@ from ravine.rules import Rule
 _RUNTIME = ("t", "norm")
 _add_param_group = unwrapped(torch.optim.Optimizer.add_param_group)
 _OF_THE_STEP: dict[str, Any] = {"skip_nonfinite": False, "in_backward": False, "backend": "auto"}
+_TAKEN = {
+    "self", "params", "param_names", "initial_lr", "schedule", "schedule_step", "grad_scale",
+    nonfinite.SKIPPED, AVERAGE, *_OF_THE_STEP, *lean_state.LEAN_OPTIONS, *TORCH_WAYS,
+}  # fmt: skip
+"""What a group holds, or torch or a step gives, under names that a rule cannot mean itself."""
 
 
 class Optimizer(Stepping):
@@ -85,6 +90,9 @@ class Optimizer(Stepping):
     def __init_subclass__(cls, rule: Rule | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if rule is not None:
+            for name in (*rule.hyperparameters, *rule.numbers, *rule.shared):
+                if name in _TAKEN:
+                    raise taken_name(f"update rule {rule.equation.name!r}", name, _TAKEN)
             cls.rule = rule
             cls.program = step_program(rule)
             cls.moments = {rule.state_names.get(n, n): k for n, k in rule.moments.items()}

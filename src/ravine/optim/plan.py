@@ -146,24 +146,30 @@ class Plan:
                 self.state[member.weight] = WatchedState(state, self.edits)
         return buckets
 
+    def _steps(self, weight: Tensor) -> float:
+        held = self.state[weight]
+        # torch's SGD and Muon count no steps, but their buffer tells that there has been one.
+        return float(held.get("step", 1 if any(v is not None for v in held.values()) else 0))
+
     def _member(self, group: Group, weight: Tensor, index: int) -> Member:
         """Return a weight with its state, making what state is missing."""
         held = self.state[weight]
-        # torch's SGD counts no steps, but its buffer tells that there has been one.
-        steps = held.get("step", 1 if any(value is not None for value in held.values()) else 0)
+        steps = self._steps(weight)
         names = {name: self.rule.state_names.get(name, name) for name in self.rule.states}
         names[AVERAGE] = AVERAGE
         needed = needed_state(self.program, group)
         own = [names[name] for name in self.rule.states if name in needed]
         if own and all(lean_state.missing(held, name) for name in own):
-            steps = 0  # momentum switched on in the middle begins as at the first step, as torch's
+            steps = (
+                0.0  # momentum switched on in the middle begins as at the first step, as torch's
+            )
         numbers = {}
         for name, start in self.rule.numbers.items():
             number = held.get(self.rule.state_names.get(name, name))
             if number is None:
                 number = group[start] if isinstance(start, str) else start
             numbers[name] = float(number)
-        member = Member(weight, group, {}, float(steps), numbers, index)
+        member = Member(weight, group, {}, steps, numbers, index)
         member.forms["w"] = lean_state.weight_form(weight, group)
         for name in self.program.variables:
             if name not in needed:

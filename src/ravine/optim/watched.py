@@ -14,7 +14,7 @@ from typing import Any
 def _noting(name: str) -> Any:
     method = getattr(dict, name)
 
-    def edit(self: WatchedState | WatchedStates, *args: Any, **kwargs: Any) -> Any:
+    def edit(self: _Noting, *args: Any, **kwargs: Any) -> Any:
         self.note(name)
         return method(self, *args, **kwargs)
 
@@ -23,7 +23,24 @@ def _noting(name: str) -> Any:
     return edit
 
 
-class WatchedState(dict[str, Any]):
+class _Noting:
+    """Comes before `dict` among the bases of a class: whatever changes the dictionary is noted."""
+
+    def note(self, edit: str) -> None:
+        """Note a change."""
+        raise NotImplementedError
+
+    __setitem__ = _noting("__setitem__")
+    __delitem__ = _noting("__delitem__")
+    __ior__ = _noting("__ior__")
+    clear = _noting("clear")
+    pop = _noting("pop")
+    popitem = _noting("popitem")
+    setdefault = _noting("setdefault")
+    update = _noting("update")
+
+
+class WatchedState(_Noting, dict[str, Any]):
     """A dictionary that appends to ``edits`` whenever it is changed."""
 
     def __init__(self, content: dict[str, Any], edits: list[str]) -> None:
@@ -37,17 +54,8 @@ class WatchedState(dict[str, Any]):
     def __reduce__(self) -> Any:
         return dict, (dict(self),)  # copies and files hold plain dictionaries
 
-    __setitem__ = _noting("__setitem__")
-    __delitem__ = _noting("__delitem__")
-    __ior__ = _noting("__ior__")
-    clear = _noting("clear")
-    pop = _noting("pop")
-    popitem = _noting("popitem")
-    setdefault = _noting("setdefault")
-    update = _noting("update")
 
-
-class WatchedStates(defaultdict[Any, Any]):
+class WatchedStates(_Noting, defaultdict[Any, Any]):
     """The state of all weights, which counts how often entries were put in, replaced or taken out.
 
     An entry that comes to be because it was looked up is not counted, but makes it longer.
@@ -61,15 +69,6 @@ class WatchedStates(defaultdict[Any, Any]):
 
     def __reduce__(self) -> Any:
         return defaultdict, (self.default_factory,), None, None, iter(self.items())
-
-    __setitem__ = _noting("__setitem__")
-    __delitem__ = _noting("__delitem__")
-    __ior__ = _noting("__ior__")
-    clear = _noting("clear")
-    pop = _noting("pop")
-    popitem = _noting("popitem")
-    setdefault = _noting("setdefault")
-    update = _noting("update")
 
 
 def watched(state: Any) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ravine.engine import cpu
 from ravine.engine.choice import is_dense
+from ravine.engine.element_types import supports
 from ravine.engine.norm import SQUARES
 from ravine.errors import NonFiniteError
 from ravine.regularize.checks import positive, tensors
@@ -103,7 +104,7 @@ def _readable(gradient: Tensor) -> bool:
         gradient.device.type == "cpu"
         and type(gradient) is Tensor
         and gradient.layout is torch.strided
-        and cpu.supports(gradient.dtype)
+        and supports(gradient.dtype)
         and is_dense(gradient)
     )
 

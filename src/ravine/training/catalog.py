@@ -79,12 +79,12 @@ def choose_optimizer(choice: Any, options: Mapping[str, Any]) -> tuple[Maker, st
         options: further options, from regularisers; they may not contradict the choice.
     """
     if isinstance(choice, str):
-        text, choice = choice, parse(choice, {**SCHEDULES, **OPTIMIZERS}, kind="optimizer")
+        text, choice = choice, parse(choice, OPTIMIZERS, kind="optimizer", inside=SCHEDULES)
         if not isinstance(choice, OptimizerChoice):
             raise ArgumentError(
                 "the expression is not that of an optimizer",
                 got=text,
-                expected="one of " + ", ".join(OPTIMIZERS),
+                expected="one of " + ", ".join(sorted(OPTIMIZERS)),
                 do="a schedule is the lr of one: adam(lr=cosine(100, peak=1e-3))",
             )
     if _is_class(choice):
@@ -163,7 +163,7 @@ def choose_regularizers(choices: Any) -> list[Any]:
             )
         return []
     chosen = [
-        parse(choice, {**SCHEDULES, **REGULARIZERS}, kind="regularizer")
+        parse(choice, REGULARIZERS, kind="regularizer", inside=SCHEDULES)
         if isinstance(choice, str)
         else choice
         for choice in choices

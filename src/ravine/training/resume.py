@@ -163,7 +163,7 @@ def _same_but_lr(before: Any, after: Any) -> bool:
     choices = []
     for text in (before, after):
         try:
-            choice = parse(str(text), {**SCHEDULES, **OPTIMIZERS}, kind="optimizer")
+            choice = parse(str(text), OPTIMIZERS, kind="optimizer", inside=SCHEDULES)
         except RavineError:
             return False
         if not isinstance(choice, OptimizerChoice):

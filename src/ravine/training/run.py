@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from ravine.errors import Interrupted, NonFiniteError, RavineError
-from ravine.training.acting import parts_of, stopper_of
-from ravine.training.batches import evaluation_batches, training_batches
 from ravine.training.best import Best
 from ravine.training.checkpoints import Places
 from ravine.training.choices import Choices
-from ravine.training.devices import Devices, Team, notes_of, own_device
+from ravine.training.devices import Team
 from ravine.training.environment import environment
 from ravine.training.events import EpochDone, Event, Listener, RunEnded
 from ravine.training.hooks import Hooks
 from ravine.training.keeper import Interval, Keeper
-from ravine.training.loop import CHECK_EVERY, Loop
-from ravine.training.making import make_optimizer
+from ravine.training.loop import Loop
+from ravine.training.preparing import prepared
 from ravine.training.record import Record
 from ravine.training.recovery import Skipper, check_policy
 from ravine.training.recovery.recovery import Recovery
@@ -32,7 +26,7 @@ from ravine.training.reporter import Reporter
 from ravine.training.resume import unchanged, where_it_goes_on
 from ravine.training.run_directory import BEST, CHECKPOINTS, POINTS, RunDirectory
 from ravine.training.same_data import fingerprints
-from ravine.training.scheduling import Scheduling, check_same_lr
+from ravine.training.scheduling import check_same_lr
 from ravine.training.settling import settle
 from ravine.training.signals import Signals
 from ravine.training.state import check_form, load_state
@@ -163,55 +157,13 @@ class Run:
 
     def _prepared(self) -> tuple[Loop, list[str]]:
         """Return the loop, and what the user should know before it begins."""
-        model = copy.deepcopy(self.choices.task.model)
-        notes = [
-            note
-            for one in self.choices.regularizers
-            if (note := one.prepare_model(model, seed=self.choices.seed))
-        ]
-        device = own_device(self.choices.device)
-        model.to(device)
-        devices = Devices.made(model, self.choices.way, self.team, device)
-        devices.own_masks(model)
-        devices.own_random(self.choices.seed)
-        optimizer, grouping = make_optimizer(self.choices.maker, model)
-        batches = training_batches(
-            self.choices.task.train, self.choices.batch_size, device, self.choices.seed
-        )
-        valid = self.choices.task.valid
-        loss = self.choices.loss
-        if isinstance(loss, nn.Module):  # the caller's own stays where it is
-            loss = copy.deepcopy(loss).to(device)
-        loop = Loop(
-            model=model,
-            optimizer=optimizer,
-            loss=loss,
-            batches=batches,
-            valid=None if valid is None else evaluation_batches(valid, device, batches.size),
-            metrics=self.choices.task.metric_functions(),
-            stopper=stopper_of(self.choices.regularizers, self.choices.task),
-            parts=parts_of(self.choices.regularizers, self.choices.seed),
-            scheduler=self._scheduler(optimizer),
-            epochs=self.choices.epochs,
-            reporter=Reporter(self._emit if self.listeners else None, self.team.agreement()),
-            on_step=self.hooks.after_step,
-            after_step=self.signals.check,
-            check=self.signals.check,
-            seed=self.choices.seed,
-            look_every=1 if device.type == "cpu" else CHECK_EVERY,
-            devices=devices,
-        )
-        return loop, notes + grouping + notes_of(model, self.choices.way, devices, batches.size)
-
-    def _scheduler(self, optimizer: torch.optim.Optimizer) -> Scheduling | None:
-        task = self.choices.task
-        if task.scheduler is None:
-            return None
-        check_same_lr(self.new_lr)
-        made = Scheduling(task.scheduler, task.scheduler_interval, optimizer)
-        if self.directory is not None:
-            made.state_dict()  # one that cannot be written is told before the run, not after hours
-        return made
+        reporter = Reporter(self._emit if self.listeners else None, self.team.agreement())
+        loop, notes = prepared(self.choices, self.team, self.hooks, self.signals.check, reporter)
+        if loop.scheduler is not None:
+            check_same_lr(self.new_lr)
+            if self.directory is not None:  # told before the run, not after hours
+                loop.scheduler.state_dict()
+        return loop, notes
 
     def _epochs(self, loop: Loop, record: Record, keeper: Keeper, recovery: Recovery) -> None:
         stopped = loop.stopper is not None and loop.stopper.stopped

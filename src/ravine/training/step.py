@@ -48,15 +48,14 @@ class Step:
 
     def gradient(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a batch; every weight's ``grad`` is its gradient then."""
-        watch = self.watch
-        look = watch is not None and watch.due
-        if watch is not None and look:
+        watch = self.watch if self.watch is not None and self.watch.due else None
+        if watch is not None:
             watch.look()
         loss = self._backward(inputs, targets)
         if self.ascending is not None:
             with self.ascending.second_gradient(self._weights):
                 self._backward(inputs, targets)
-        if watch is not None and look:
+        if watch is not None:
             watch.leave_layers()
         return loss
 

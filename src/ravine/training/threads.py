@@ -3,7 +3,8 @@
 Threads that share a step of some tenths of a millisecond meet after every matrix product; where
 another process holds a core they wait for it each time. Measured on two busy cores, the run on
 digits took 0.4 s with one thread and between 3 and 32 s with two; on quiet ones a step of it
-took 0.53 ms with one and 0.72 ms with two, and steps of four times the work took the same time.
+took 0.53 ms with one and 0.72 ms with two (in another hour 0.69 and 0.61: two were quicker), and
+steps of four times the work took the same time.
 
 The number follows from the sizes alone and is never measured, so that the same run has the same
 bits wherever it is repeated: another number of threads adds up in another order.

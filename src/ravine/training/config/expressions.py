@@ -9,18 +9,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ravine.errors import ConfigError, RavineError, unknown_name, unknown_option
-from ravine.expression import parse
+from ravine.expression import Names, parse
 from ravine.training.catalog import LOSSES, OPTIMIZERS, REGULARIZERS, SCHEDULES
 
 __all__ = ["check_expression", "expression_from", "literal", "name_of", "with_option"]
 
-Names = Mapping[str, Callable[..., Any]]
-
-_NAMES: dict[str, Names] = {
-    "optimizer": {**SCHEDULES, **OPTIMIZERS},
-    "loss": LOSSES,
-    "regularize": REGULARIZERS,
-}
+_NAMES: dict[str, Names] = {"optimizer": OPTIMIZERS, "loss": LOSSES, "regularize": REGULARIZERS}
+_INSIDE: dict[str, Names] = {"optimizer": SCHEDULES}
+"""What else their arguments may be made of."""
 
 
 def names_for(option: str, where: str) -> Names:
@@ -36,20 +32,23 @@ def names_for(option: str, where: str) -> Names:
             expected="a table or a longer key only for " + ", ".join(_NAMES),
             do=f"give {option} whole",
         )
-    return _NAMES[option]
+    return {**_INSIDE.get(option, {}), **_NAMES[option]}
 
 
 def check_expression(option: str, text: str, where: str) -> str:
     """Return the expression of an option if it can be read; the error says where it stands."""
     if option in _NAMES and not (option == "regularize" and text.strip() == "none"):
         try:
-            parse(text, _NAMES[option], kind=option.replace("regularize", "regularizer"))
+            kind = option.replace("regularize", "regularizer")
+            parse(text, _NAMES[option], kind=kind, inside=_INSIDE.get(option))
         except RavineError as error:
             raise ConfigError(str(error), where=where) from error
     return text
 
 
-def expression_from(option: str, table: Mapping[str, Any], where: str) -> str:
+def expression_from(
+    option: str, table: Mapping[str, Any], where: str, *, inside: bool = False
+) -> str:
     """Write a table as an expression.
 
     Args:
@@ -57,6 +56,7 @@ def expression_from(option: str, table: Mapping[str, Any], where: str) -> str:
         table: ``name`` and the options; an option may be a table with a ``name`` in its turn. A text
             with a call or ``>>`` in it is an expression, any other a text.
         where: for the messages.
+        inside: the table stands for an argument of the option's.
 
     Raises:
         ConfigError, UnknownNameError, UnknownOptionError: the table cannot be read.
@@ -74,8 +74,9 @@ def expression_from(option: str, table: Mapping[str, Any], where: str) -> str:
             expected='a name, such as name = "adam"',
             do=f"add a name, or write {option} as an expression",
         )
-    if name not in names:
-        raise unknown_name(option, name, names, where=where)
+    known_names = names if inside else _NAMES[option]
+    if name not in known_names:
+        raise unknown_name("name" if inside else option, name, known_names, where=where)
     options = {key: value for key, value in table.items() if key != "name"}
     known = _parameters(names[name])
     for key in options:
@@ -232,7 +233,7 @@ def _expression(text: str) -> ast.expr | None:
 def _written(option: str, value: Any, where: str) -> str:
     """Write a value of a table as it stands in an expression."""
     if isinstance(value, Mapping):
-        return expression_from(option, value, where)
+        return expression_from(option, value, where, inside=True)
     if isinstance(value, list):
         return f"[{', '.join(_written(option, one, where) for one in value)}]"
     if isinstance(value, str) and _expression(value) is not None:

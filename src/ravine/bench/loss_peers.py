@@ -92,7 +92,7 @@ def _squared_hinge(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _perceptron(x: Tensor, y: Tensor) -> Tensor:
-    return F.relu(-y * x).mean()
+    return (-y * x).clamp_min(0).mean()  # relu has the slope 0 at the kink
 
 
 def _focal(x: Tensor, y: Tensor) -> Tensor:

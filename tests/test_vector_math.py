@@ -21,9 +21,8 @@ EXACT: dict[str, Callable[[mpmath.mpf], mpmath.mpf]] = {
     "log1p": mpmath.log1p,
     "tanh": mpmath.tanh,
     "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
-    "softplus": lambda x: mpmath.log1p(mpmath.exp(x)),
 }
-BOUND = {"exp": 1, "log": 1, "expm1": 1.25, "log1p": 1.5, "sigmoid": 1.5, "softplus": 1.75}
+BOUND = {"exp": 1, "log": 1, "expm1": 1.25, "log1p": 1.5, "sigmoid": 1.5}
 SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, -1.0, -2.0])
 LIMITS = {  # on SPECIAL
     "exp": [1, 1, np.inf, 0, np.nan, None, None],
@@ -32,7 +31,6 @@ LIMITS = {  # on SPECIAL
     "log1p": [0.0, -0.0, np.inf, np.nan, np.nan, -np.inf, np.nan],
     "tanh": [0.0, -0.0, 1, -1, np.nan, None, None],
     "sigmoid": [0.5, 0.5, 1, 0, np.nan, None, None],
-    "softplus": [None, None, np.inf, 0, np.nan, None, None],
 }
 
 
@@ -90,7 +88,6 @@ def test_float32_against_mpmath_and_float64(name: str) -> None:
         wide = x.astype(np.float64)
         exact = {
             "sigmoid": lambda v: np.exp(np.minimum(v, 0)) / (1 + np.exp(-np.abs(v))),
-            "softplus": lambda v: np.maximum(v, 0) + np.log1p(np.exp(-np.abs(v))),
         }.get(name, getattr(np, name, None))(wide)
     # float64 as the exact value is itself checked on some points.
     for i in range(0, len(x), 997):
@@ -113,8 +110,6 @@ def test_float64_against_mpmath(name: str) -> None:
         for value, result in zip(x.tolist(), got.tolist(), strict=True):
             if abs(value) > 1e4 and name not in ("log", "log1p"):
                 exact = mpmath.mpf(LIMITS[name][2 if value > 0 else 3])
-                if name == "softplus" and value > 0:
-                    exact = mpmath.mpf(value)
             elif name == "expm1" and abs(value) < 1e-30:
                 exact = mpmath.mpf(value)
             else:
@@ -145,7 +140,7 @@ def test_subnormal_results(name: str) -> None:
     tiny = np.array([1e-45, 3e-42, 1e-39, -1e-42], np.float32)
     if name in ("expm1", "log1p", "tanh"):
         np.testing.assert_array_equal(apply(name, tiny), tiny)
-    if name in ("exp", "sigmoid", "softplus"):
+    if name in ("exp", "sigmoid"):
         x = np.array([-90.0, -95.0, -100.0, -103.0], np.float32)
         expected = np.exp(x.astype(np.float64)).astype(np.float32)
         assert expected.all()

@@ -1,7 +1,7 @@
 """Float arithmetic that becomes LLVM instructions, written as Python writes it.
 
 A `Lane` is one float32 or float64 in a function that is being compiled. Its operators emit
-instructions, so that a formula of `vector_math` reads like a formula and yet is exactly the
+instructions, so that a formula of `vector_formulas` reads like a formula and yet is exactly the
 instructions it names: no widening, no branch, no call. LLVM's loop vectoriser then turns each lane
 into a vector of them. Python numbers take the lane's type.
 """

@@ -1,27 +1,7 @@
-"""exp, log and their kin for ``@njit`` code, free of calls and branches: the loop is vectorised.
+"""The functions of `ravine.engine.vector_formulas` that kernels compiled by Numba call, and its tests.
 
-Numba's own ``math.exp`` is a call into the C library for one number at a time. These are the same
-functions as plain instructions, for float32 and for float64 by the type of the argument (integers
-are taken as float64), with the limits of the C library at infinities and NaN, subnormal numbers
-included. Largest error found on 12 million points, in units of the last place, on a processor with
-fused multiply-add:
-
-    ===============  =======  =======
-    function         float32  float64
-    ===============  =======  =======
-    exp                 0.87     0.84
-    exp_of_negative     1.00     0.98
-    expm1               1.07     1.10
-    log                 0.81     0.84
-    log1p               1.39     1.34
-    sigmoid             1.45     1.43
-    softplus            1.65     1.65
-    tanh                1.70     1.48
-    ===============  =======  =======
-
-A literal given to one of these is a float64: type it, as everywhere in a float32 loop.
-
-The formulas are in `ravine.engine.vector_formulas`.
+Numba's own ``math.exp`` is a call into the C library for one number at a time. Integers are taken as
+float64. A literal given to one of these is a float64: type it, as everywhere in a float32 loop.
 """
 
 from __future__ import annotations
@@ -36,7 +16,7 @@ from ravine.engine import vector_formulas as formulas
 from ravine.engine.lanes import Lane
 
 __all__ = [
-    "exp", "exp_of_negative", "expm1", "log", "log1p", "sigmoid", "softplus", "tanh",
+    "exp", "exp_of_negative", "expm1", "log", "log1p", "sigmoid", "tanh",
 ]  # fmt: skip
 
 types: Any = numba.types
@@ -71,4 +51,3 @@ log = callable_of("log", formulas.log, "The natural logarithm; -inf at 0, NaN be
 log1p = callable_of("log1p", formulas.log1p, "log(1 + x), to the last digit near 0.")
 tanh = callable_of("tanh", formulas.tanh, "The hyperbolic tangent.")
 sigmoid = callable_of("sigmoid", formulas.sigmoid, "1 / (1 + exp(-x)).")
-softplus = callable_of("softplus", formulas.softplus, "log(1 + exp(x)).")

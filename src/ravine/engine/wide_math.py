@@ -1,12 +1,12 @@
 """exp and its kin in float64 where only a float32 is wanted in the end.
 
 A loss whose terms cancel is computed in float64 and stored as float32. There the functions of
-`vector_math` do more than is asked of them: the last bit, numbers near the ends of float64's range. What
+`vector_formulas` do more than is asked of them: the last bit, numbers near the ends of float64's range. What
 is left is a third less work, and `exp` and `expm1` of one argument are the same instructions but for the
 last two, which LLVM sees: an equation that calls both pays for one.
 
 Relative error at most 2^-48, which leaves 24 bits to cancel. Results beyond 2^1023 are infinite, those
-below 2^-1022 are 0; infinities and NaN are as in `vector_math`.
+below 2^-1022 are 0; infinities and NaN are as there.
 """
 
 from __future__ import annotations

@@ -165,9 +165,8 @@ def _fitted(
     fitted = {}
     for name, value in saved.items():
         if not isinstance(value, Tensor):
-            if (
-                name in coded
-            ):  # torch makes it of the names of the present state, where it unflattens
+            # torch makes one of the names of the present state where it unflattens.
+            if name in coded:
                 raise ArgumentError(
                     f"the state has no {name}",
                     where=place,

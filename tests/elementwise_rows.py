@@ -210,7 +210,7 @@ ELEMENTWISE: list[Row] = [
             extremes=GAMMAS,
             unusable=(-1.0 if power >= 1 else INF, words),
         )
-        for power in (1.5, -1.0, 0, 1, 2, 3.0)
+        for power in (1.5, 1.3, -1.0, 0, 1, 2, 3.0)
         for words in ("a finite number; with power >= 1 not negative, with power >= 2 > 0",)
     ),
     _row(

@@ -28,6 +28,16 @@ from ravine.engine.masks import unmasked
             None,
         ),  # only the same words are known to be same
         ("where(f(where(c, x, 0)) > 0, x, y)", None),  # no condition holds in a condition
+        ("f(where(x < number(0.0), -x, x))", "f(abs(x))"),
+        ("where(g(x) > number(0.0), -g(x), g(x))", "-abs(g(x))"),
+        (
+            "where(x < number(0.0), where(x < number(0.0), -x, x), y)",
+            "where(x < number(0.0), -x, y)",
+        ),
+        ("where(x < number(0.5), -x, x)", None),
+        ("where(x < number(0.0), x, -x)", None),
+        ("where(x > number(0.0), -y, x)", None),
+        ("where(x <= number(0.0), -x, x)", None),
     ],
 )
 def test_only_what_the_same_condition_has_decided_is_removed(written, left):
@@ -44,6 +54,15 @@ def masked(w, g):
 def test_kernel_reference_and_python_agree():
     w = torch.tensor([-900.0, -0.5, 0.0, 0.5, 1.0, 900.0], dtype=torch.float64)
     agree(masked, {"w": w, "g": torch.ones_like(w)}, python=False)
+
+
+def signed(w, g):
+    return exp(where(w > 0, -w, w)) - g, where(w < 0, -w, w)
+
+
+def test_a_choice_by_the_sign_is_a_size():
+    w = torch.tensor([-torch.inf, -2.0, -0.0, 0.0, 3.0, torch.inf, torch.nan], dtype=torch.float64)
+    agree(signed, {"w": w, "g": torch.zeros_like(w)}, python=False)
 
 
 def test_the_mask_still_protects_autograd():

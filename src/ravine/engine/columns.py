@@ -44,6 +44,7 @@ _OF_ARRAYS: dict[str, Callable[..., Any]] = {
     "expm1": np.expm1,
     "log": np.log,
     "log1p": np.log1p,
+    "log1p_of_fraction": np.log1p,
     "tanh": np.tanh,
     "sigmoid": _sigmoid,
     "sign": np.sign,

@@ -17,6 +17,7 @@ from typing import Any
 from llvmlite import ir
 
 from ravine.engine.cpu_expressions import Array, Expressions, Frame, Value
+from ravine.engine.interleaving import mark, with_marks
 from ravine.engine.scalar_formulas import FORMULAS
 from ravine.engine.words import KINDS
 
@@ -57,7 +58,7 @@ class _Compiler(Expressions, ast.NodeVisitor):
         for block in function.blocks:
             for instruction in block.instructions:
                 _allow_contraction(instruction)
-        return str(module)
+        return with_marks(str(module))
 
     # -- functions ------------------------------------------------------------------------------
 
@@ -146,8 +147,11 @@ class _Compiler(Expressions, ast.NodeVisitor):
         self.builder.cbranch(self.builder.icmp_signed("<", count, stop), body, end)
         self.frame.names[node.target.id] = Value("int64", count)
         self.repeated(node.body, body, end)
-        count.add_incoming(self.builder.add(count, step, flags=["nsw"]), self.builder.block)
-        self.builder.branch(head)
+        last = self.builder.block
+        count.add_incoming(self.builder.add(count, step, flags=["nsw"]), last)
+        back = self.builder.branch(head)
+        if last is body:
+            mark(back, body)
         self.builder.position_at_end(end)
 
     def repeated(self, statements: list[ast.stmt], block: Any, end: Any) -> None:

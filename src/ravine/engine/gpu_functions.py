@@ -18,7 +18,8 @@ import triton
 import triton.language as tl
 
 __all__ = [
-    "abs", "bfloat16_of", "divide", "exp", "expm1", "float32_of", "log", "log1p", "maximum",
+    "abs", "bfloat16_of", "divide", "exp", "expm1", "float32_of", "log", "log1p",
+    "log1p_of_fraction", "maximum",
     "minimum", "negation", "power", "power2", "power3", "power4", "sigmoid", "sign", "sqrt", "tanh",
     "where",
 ]  # fmt: skip
@@ -213,6 +214,11 @@ def log1p(x):
     special = (u == float("inf")) | (u <= 0) | (u != u)
     correction = divide(lost, tl.where(special, 1.0, u))
     return log(u) + tl.where(special, 0.0, correction)
+
+
+@triton.jit
+def log1p_of_fraction(x):
+    return log1p(x)
 
 
 # --- bfloat16, held as int16 ---------------------------------------------------------------------

@@ -47,7 +47,7 @@ FORMULAS: dict[str, Callable[..., Lane]] = {
     **{f.__name__: f for f in (sqrt, power, power2, power3, power4, sign, maximum, minimum)},
     **{
         name: getattr(vector_formulas, name)
-        for name in ("exp", "expm1", "log", "log1p", "sigmoid", "tanh")
+        for name in ("exp", "expm1", "log", "log1p", "log1p_of_fraction", "sigmoid", "tanh")
     },
 }
 """Name in a generated source -> what puts it in place."""

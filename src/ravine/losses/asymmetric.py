@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from ravine.engine.functions import exp, log, log1p, where
+import math
+
+from ravine.engine.functions import abs, exp, log, log1p_of_fraction, where
 from ravine.losses.binary_cross_entropy import outside_unit_interval
 from ravine.losses.bounds import NOT_NEGATIVE, number
 from ravine.losses.loss import elementwise_loss
+
+INFINITY = math.inf
 
 
 @elementwise_loss(
@@ -52,26 +56,28 @@ def asymmetric(x, y, *, gamma_pos=1.0, gamma_neg=4.0, clip=0.05):
     """
     # Branches, not abs and maximum: every derivative of a branch is right.
     t = exp(where(x > 0, -x, x))
-    tail = log1p(t)
+    tail = log1p_of_fraction(t)
     up, down = where(x > 0, x, 0.0) + tail, where(x > 0, 0.0, -x) + tail  # -log(1 - p), -log p
     larger = 1 / (1 + t)
     p, q = where(x > 0, larger, t * larger), where(x > 0, t * larger, larger)
     # Small whole powers are products.
     keen = q**gamma_pos if gamma_pos in (0, 1, 2, 3, 4) else exp(-gamma_pos * up)
     # At an infinite logit nothing of an infinite loss is nothing.
-    infinite = x - x != 0
+    infinite = abs(x) == INFINITY
     positive = keen * where(infinite & (y == 0), 0.0, down)
-    rising = -keen * (where(x - x == 0, gamma_pos * p * down, 0.0) + q)
+    rising = -keen * (gamma_pos * p * where(infinite, 0.0, down) + q)
     if clip == 0:
         kept = p**gamma_neg if gamma_neg in (0, 1, 2, 3, 4) else exp(-gamma_neg * down)
         negative = kept * where(infinite & (y == 1), 0.0, up)
-        falling = kept * (where(x - x == 0, gamma_neg * q * up, 0.0) + p)
+        falling = kept * (gamma_neg * q * where(infinite, 0.0, up) + p)
     else:
         some = p - clip > 0
         c, rest = where(some, p - clip, 0.5), q + clip  # rest is 1 - c, to the last digit near 0
-        nats = where(c < 0.5, -log1p(-where(c < 0.5, c, 0.0)), -log(rest))
+        inverse = 1 / rest
+        # -log(1 - c) with what rounding took from 1 - c, which is all that there is of a small c.
+        nats = where(c < 0.5, (c - (1 - rest)) * inverse, 0.0) - log(rest)
         lower = gamma_neg - 1
         steep = c**lower if lower in (0, 1, 2, 3) else exp(lower * log(c))
         negative = where(some, steep * c * nats, 0.0)
-        falling = where(some, p * q * steep * (gamma_neg * nats + c / rest), 0.0)
-    return where(x == x, y * positive + (1 - y) * negative, x), y * rising + (1 - y) * falling
+        falling = where(some, p * q * steep * (gamma_neg * nats + c * inverse), 0.0)
+    return y * positive + (1 - y) * negative, y * rising + (1 - y) * falling

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ravine.engine.functions import exp, log1p, where
+from ravine.engine.functions import exp, log1p_of_fraction, where
 from ravine.losses.loss import elementwise_loss
 
 
@@ -39,7 +39,7 @@ def binary_cross_entropy(x, y):
     larger = 1 / (1 + e)
     p = where(x > 0, larger, e * larger)  # sigmoid(x)
     miss = where(x > 0, e * larger, larger)  # sigmoid(-x)
-    tail = log1p(e)
+    tail = log1p_of_fraction(e)
     positive = where(x > 0, 0.0, -x) + tail
     negative = where(x > 0, x, 0.0) + tail
     # Nothing of an infinite loss is nothing; nothing of a finite one keeps its derivative by y.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ravine.engine.functions import abs, exp, log1p, where
+from ravine.engine.functions import abs, exp, log1p_of_fraction, where
 from ravine.losses.binary_cross_entropy import outside_unit_interval
 from ravine.losses.bounds import FRACTION, NOT_NEGATIVE
 from ravine.losses.loss import elementwise_loss
@@ -60,7 +60,7 @@ def focal(x, y, *, gamma=2.0, alpha=0.25):
     """
     # Branches, not abs and maximum: every derivative of a branch is right.
     t = exp(where(x > 0, -x, x))
-    tail = log1p(t)
+    tail = log1p_of_fraction(t)
     up, down = where(x > 0, x, 0.0) + tail, where(x > 0, 0.0, -x) + tail  # -log(1 - p), -log p
     larger = 1 / (1 + t)
     p, q = where(x > 0, larger, t * larger), where(x > 0, t * larger, larger)
@@ -73,6 +73,6 @@ def focal(x, y, *, gamma=2.0, alpha=0.25):
     # At an infinite logit nothing of an infinite loss is nothing.
     infinite = abs(x) == INFINITY
     value = a * where(infinite & (a == 0), 0.0, down) + b * where(infinite & (b == 0), 0.0, up)
-    rising = where(infinite, 0.0, gamma * p * down) + q
-    falling = where(infinite, 0.0, gamma * q * up) + p
+    rising = gamma * p * where(infinite, 0.0, down) + q
+    falling = gamma * q * where(infinite, 0.0, up) + p
     return value, b * falling - a * rising

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 from ravine.engine.functions import exp, expm1, where
 from ravine.losses.loss import elementwise_loss
+
+INFINITY = math.inf
 
 
 def not_positive(y):
     """Targets are numbers > 0."""
-    return where((y > 0) & (y - y == 0), 0.0, 1.0)
+    return where((y > 0) & (y < INFINITY), 0.0, 1.0)
 
 
 @elementwise_loss(
@@ -48,7 +52,7 @@ def gamma(x, y):
     Source: McCullagh & Nelder 1989, chapter 8.
     """
     ratio = y * exp(-x)
-    value = where((x < 0) & (ratio - ratio != 0), ratio, x + ratio)
+    value = where(ratio < INFINITY, x + ratio, ratio)
     near = abs(x) < 0.5  # there 1 - y e^-x may be almost nothing
     slope = where(near, (1 - y) - y * expm1(where(near, -x, 0.0)), 1 - ratio)
     return value, slope, ratio

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from ravine.engine.functions import exp, log, where
+import math
+
+from ravine.engine.functions import abs, exp, log, where
 from ravine.losses.bounds import SWITCH
 from ravine.losses.loss import elementwise_loss
+
+INFINITY = math.inf
 
 
 def no_probability(y, *, log_target):
@@ -12,7 +16,7 @@ def no_probability(y, *, log_target):
     if log_target:
         outside = where(y - y == 0, 0.0, where(y < 0, 0.0, 1.0))
     else:
-        outside = where((y >= 0) & (y - y == 0), 0.0, 1.0)
+        outside = where((y >= 0) & (y < INFINITY), 0.0, 1.0)
     return outside
 
 
@@ -64,6 +68,6 @@ def kl_divergence(x, y, *, log_target=False):
     else:
         chance = y
         some = where(y == 0, 1.0, y)
-        gone = (y == 0) & (x - x != 0)
-        value = where(gone, where(x == x, 0.0, x), y * (log(some) - x))
-    return value, -chance * where(x == x, 1.0, x)
+        gone = (y == 0) & (abs(x) == INFINITY)
+        value = where(gone, 0.0, y * (log(some) - x))
+    return value, where(x == x, -chance, x)

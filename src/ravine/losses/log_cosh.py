@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ravine.engine.functions import expm1, log1p, where
+from ravine.engine.functions import expm1, log1p_of_fraction, where
 from ravine.losses.loss import elementwise_loss
 
 LN2 = 0.6931471805599453
@@ -47,7 +47,7 @@ def log_cosh(x, y):
     rising = near & (a > 0.35)
     t = expm1(where(rising, a, -a))
     v = 1 + t
-    tail = log1p(where(near, 0.5 * t * t / where(near, v, 1.0), v * v))
+    tail = log1p_of_fraction(where(near, 0.5 * t * t / where(near, v, 1.0), v * v))
     double = t * (1 + v)  # e^2a - 1 or e^-2a - 1
     part = where(near, double, 2 * v * v) / where(near, double + 2, 1 + v * v)
     slope = where(near, where(rising, part, -part), 1 - part)  # tanh a

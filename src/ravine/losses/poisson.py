@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 from ravine.engine.functions import exp, expm1, log, where
 from ravine.losses.bounds import NOT_NEGATIVE, SWITCH
 from ravine.losses.loss import elementwise_loss
 
-TAU = 6.283185307179586
+INFINITY, TAU = math.inf, 6.283185307179586
 
 
 def not_a_count(y):
     """Targets are numbers >= 0 (counts, or rates of them)."""
-    return where((y >= 0) & (y - y == 0), 0.0, 1.0)
+    return where((y >= 0) & (y < INFINITY), 0.0, 1.0)
 
 
 @elementwise_loss(
@@ -58,8 +60,8 @@ def poisson(x, y, *, log_input=True, full=False, eps=1e-8):
         rate = exp(x)
         # Nothing of an infinite log rate is nothing, and no count outweighs an infinite rate.
         term = where((y == 0) & (x - x != 0), 0.0, y * x)
-        value = where((x > 0) & (rate - rate != 0), rate, rate - term)
-        near = abs(x) < 0.5  # there e^x - y may be almost nothing
+        value = where(rate < INFINITY, rate - term, rate)
+        near = x > -0.5  # there e^x - y may be almost nothing
         slope = where(near, expm1(where(near, x, 0.0)) + (1 - y), rate - y)
         curvature = rate
     else:

@@ -8,15 +8,17 @@ from ravine.engine.functions import exp, expm1, where
 from ravine.losses.bounds import number
 from ravine.losses.loss import elementwise_loss
 
+INFINITY = math.inf
+
 
 def impossible(y, *, power):
     """What a Tweedie distribution of this power can give."""
     if power <= 0:
         outside = where(y - y == 0, 0.0, 1.0)
     elif power < 2:
-        outside = where((y >= 0) & (y - y == 0), 0.0, 1.0)
+        outside = where((y >= 0) & (y < INFINITY), 0.0, 1.0)
     else:
-        outside = where((y > 0) & (y - y == 0), 0.0, 1.0)
+        outside = where((y > 0) & (y < INFINITY), 0.0, 1.0)
     return outside
 
 
@@ -63,22 +65,35 @@ def tweedie(x, y, *, power=1.5):
 
     Source: Jorgensen 1987; Dunn & Smyth 2005.
     """
-    # e^((1 - power) x) times what is left, or e^((2 - power) x): of the two the one whose other
-    # factor stays finite.
-    up = (x > 0) | ((y == 0) & (x < -700))
-    common = exp(where(up, (2 - power) * x, (1 - power) * x))
-    # exp and expm1 of one number: on the CPU they are computed together.
-    less = where(x > 0, -x, x)
-    left, right = where(up, 1.0, exp(less)), y * where(x > 0, exp(less), 1.0)
-    if power == 0:
-        value = 0.5 * (exp(x) - y) ** 2
-    elif power == 1:
-        value = where((x > 0) & (common - common != 0), common, common * left - y * x)
-    elif power == 2:
-        value = where((x < 0) & (common - common != 0), common * right, x + common * right)
+    near = abs(x) < 0.5  # there the parts of the slope may be almost the same
+    if power == 1.5:  # one exponential for both
+        rising = exp(0.5 * x)
+        inverse = 1 / rising
+        falling = where((y == 0) & (rising == 0), 0.0, y * inverse)
+        value = 2 * (rising + falling)
+        slope = where(
+            near,  # e^x - 1 by half of it, so that exp and expm1 are of one number
+            ((1 - y) + expm1(where(near, 0.5 * x, 0.0)) * (1 + rising)) * inverse,
+            rising - falling,
+        )
+        curvature = 0.5 * (rising + falling)
     else:
-        value = common * (left / (2 - power) - right / (1 - power))
-    near = abs(x) < 0.5  # there left - right may be almost nothing
-    bend = expm1(less)
-    gap = where(near, (1 - y) + where(x > 0, -y * bend, bend), left - right)
-    return value, common * gap, common * ((2 - power) * left - (1 - power) * right)
+        # e^((1 - power) x) times what is left, or e^((2 - power) x): of the two the one whose other
+        # factor stays finite.
+        up = (x > 0) | ((y == 0) & (x < -700))
+        common = exp(where(up, (2 - power) * x, (1 - power) * x))
+        # exp and expm1 of one number: on the CPU they are computed together.
+        less = where(x > 0, -x, x)
+        left, right = where(up, 1.0, exp(less)), y * where(x > 0, exp(less), 1.0)
+        if power == 0:
+            value = 0.5 * (exp(x) - y) ** 2
+        elif power == 1:
+            value = where((x > 0) & (common - common != 0), common, common * left - y * x)
+        elif power == 2:
+            value = where((x < 0) & (common - common != 0), common * right, x + common * right)
+        else:
+            value = common * (left / (2 - power) - right / (1 - power))
+        bend = expm1(less)
+        gap = where(near, (1 - y) + where(x > 0, -y * bend, bend), left - right)
+        slope, curvature = common * gap, common * ((2 - power) * left - (1 - power) * right)
+    return value, slope, curvature

@@ -16,7 +16,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from measure import arguments, line, save
 
-from ravine.bench.timing import interleaved, stream_limit
+from ravine.bench.timing import STREAM_BYTES, interleaved, stream
 from ravine.optim import AdamW
 
 SHAPES = {"2M": [(112, 112)] * 159, "42M": [(900, 900)] * 52}
@@ -46,8 +46,8 @@ def measured(name: str, dtype: torch.dtype, seconds: float) -> list[dict[str, An
     }
     optimizers["torch fused"] = torch.optim.AdamW(weights(SHAPES[name], dtype), lr=1e-5, fused=True)
     cases: dict[str, Callable[[], object]] = {k: o.step for k, o in optimizers.items()}
-    times = interleaved(cases, seconds=seconds)
-    limit = stream_limit()
+    times = interleaved({**cases, "stream": stream()}, seconds=seconds)
+    limit = STREAM_BYTES / times["stream"]
     rows = []
     for kind, optimizer in optimizers.items():
         params = optimizer.param_groups[0]["params"]

@@ -131,8 +131,7 @@ def test_rows_hold_what_was_measured(record):
         assert row["ratio"] == pytest.approx(times[best] / times["ravine"], rel=0.02)
         assert row["weights"] == 8730
         assert row["bytes"] == 8730 * RULES[row["rule"]].bytes_each
-        limit = max(record["stream_limit_bytes_per_second"])
-        share = row["bytes"] / (times["ravine"] * 1e-6) / limit
+        share = row["bytes"] / (times["ravine"] * 1e-6) / row["stream_limit_bytes_per_second"]
         assert row["share_of_limit"] == pytest.approx(share, rel=0.02, abs=0.001)
     assert "fused" in record["rows"][1]["unable"]["torch fused"]
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from ravine import losses
 from ravine.bench.loss_peers import LOSSES, SIZES, Loss
 from ravine.bench.peers import Unable
-from ravine.bench.record import OURS, chosen, compared, recorded
-from ravine.bench.timing import interleaved
+from ravine.bench.record import OURS, STREAM, chosen, compared, recorded
+from ravine.bench.timing import Call, interleaved, stream
 
 UNCHECKED = f"{OURS} check=off"
 
@@ -49,22 +49,20 @@ def bench_losses(
         UnknownNameError: for another loss or size.
     """
     names, wanted = chosen("loss", losses, LOSSES), chosen("size", sizes, SIZES)
-    groups = (
-        [
-            partial(_row, name, size, seconds, device)
-            for size in LOSSES[name].sizes
-            if size in wanted
-        ]
+    rows = [
+        partial(_row, name, size, seconds, device)
         for name in names
-    )
-    return recorded("bench losses", groups, device, on_row)
+        for size in LOSSES[name].sizes
+        if size in wanted
+    ]
+    return recorded("bench losses", rows, device, on_row)
 
 
 def _row(name: str, size: str, seconds: float, device: str) -> dict[str, Any]:
     peer, shape = LOSSES[name], SIZES[size]
     x, tensors = torch.randn(shape, device=device), peer.tensors(shape, device)
     ours = losses.FUNCTIONS[name]
-    cases: dict[str, Run] = {OURS: prepared(ours, x, *tensors)[0]}
+    cases: dict[str, Call] = {STREAM: stream(device), OURS: prepared(ours, x, *tensors)[0]}
     unable: dict[str, str] = {}
     cases[UNCHECKED] = prepared(partial(ours, check="off"), x, *tensors)[0]
     torch._dynamo.reset()  # what was compiled for other shapes must not slow this one
@@ -78,7 +76,7 @@ def _row(name: str, size: str, seconds: float, device: str) -> dict[str, Any]:
         "loss": name,
         "size": size,
         "ratios": {
-            way: round(times[way] / times[OURS], 3) for way in times if not way.startswith(OURS)
+            way: round(times[way] / times[OURS], 3) for way in times if way.startswith("torch")
         },
         "cost_of_checking": round(1 - times[UNCHECKED] / times[OURS], 3),
         **compared(times, 2 * x.nbytes + sum(t.nbytes for t in tensors), unable),

@@ -1,16 +1,19 @@
-"""What every benchmark's record holds: environment, stream limits, and rows that compare."""
+"""What every benchmark's record holds: environment, and rows that compare."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ravine.bench.timing import stream_limit
+from ravine.bench.timing import STREAM_BYTES
 from ravine.errors import unknown_name
 from ravine.training.environment import environment
 
 OURS = "ravine"
 """The case that is compared with the peers; cases whose name begins so are no peers."""
+
+STREAM = "stream limit"
+"""The case that is `ravine.bench.timing.stream`, which no row goes without."""
 
 Row = dict[str, Any]
 
@@ -32,10 +35,12 @@ def compared(times: Mapping[str, float], moved: int, unable: Mapping[str, str]) 
     """Return what the times of the cases say.
 
     Args:
-        times: seconds by case, ours among them.
+        times: seconds by case, ours and the stream limit's among them.
         moved: the bytes that must be read and written.
         unable: why a peer is missing.
     """
+    times = dict(times)
+    limit = STREAM_BYTES / times.pop(STREAM)
     peers = [name for name in times if not name.startswith(OURS)]
     best = min(peers, key=times.__getitem__, default=None)
     return {
@@ -43,40 +48,23 @@ def compared(times: Mapping[str, float], moved: int, unable: Mapping[str, str]) 
         "best_peer": best,
         "ratio": None if best is None else round(times[best] / times[OURS], 3),
         "bytes": moved,
+        "stream_limit_bytes_per_second": round(limit),
+        "share_of_limit": round(moved / times[OURS] / limit, 3),
         "unable": dict(unable),
     }
 
 
 def recorded(
-    kind: str,
-    groups: Iterable[Iterable[Callable[[], Row]]],
-    device: str,
-    on_row: Callable[[Row], None],
+    kind: str, rows: Iterable[Callable[[], Row]], device: str, on_row: Callable[[Row], None]
 ) -> dict[str, Any]:
-    """Measure the rows, and the stream limit before and after each group of them.
-
-    A row is reported with its share of the limit measured last before it, and recorded with that
-    of the faster one around it: what else the machine does can only make a limit smaller.
-    """
-    limits = [stream_limit(device=device)]
-    rows: list[Row] = []
-    for group in groups:
-        before = len(rows)
-        for measure in group:
-            rows.append(_with_share(measure(), limits[-1]))
-            on_row(rows[-1])
-        limits.append(stream_limit(device=device))
-        for row in rows[before:]:
-            _with_share(row, max(limits[-2:]))
+    """Measure the rows and report each."""
+    measured: list[Row] = []
+    for measure in rows:
+        measured.append(measure())
+        on_row(measured[-1])
     return {
         "kind": kind,
         "environment": environment(),
         "device": device,
-        "stream_limit_bytes_per_second": [round(limit) for limit in limits],
-        "rows": rows,
+        "rows": measured,
     }
-
-
-def _with_share(row: Row, limit: float) -> Row:
-    row["share_of_limit"] = round(row["bytes"] / (row["microseconds"][OURS] * 1e-6) / limit, 3)
-    return row

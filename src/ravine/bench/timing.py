@@ -69,16 +69,15 @@ def _on_device(run: Call, count: int) -> float:
     return float(start.elapsed_time(end)) / 1e3 / count
 
 
-def stream_limit(elements: int = 16_000_000, seconds: float = 1.0, device: str = "cpu") -> float:
-    """Return the bytes a second at which this process can read two arrays and write a third.
+STREAM_ELEMENTS = 16_000_000
+STREAM_BYTES = 3 * 4 * STREAM_ELEMENTS
 
-    The best of all tries within the time: what else the machine does can only make it slower.
+
+def stream(device: str = "cpu") -> Call:
+    """Return a pass that reads two arrays and writes a third, `STREAM_BYTES` in all.
+
+    What memory can give is measured by it, in turns with what is compared: on a machine that others use
+    too it goes up and down by a third within a minute.
     """
-    a, b, c = (torch.rand(elements, device=device) for _ in range(3))
-    timed = _on_device if device.startswith("cuda") else _on_host
-    torch.add(a, b, out=c)
-    best = timed(lambda: torch.add(a, b, out=c), 1)
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        best = min(best, timed(lambda: torch.add(a, b, out=c), 1))
-    return 3 * 4 * elements / best
+    a, b, c = (torch.rand(STREAM_ELEMENTS, device=device) for _ in range(3))
+    return lambda: torch.add(a, b, out=c)

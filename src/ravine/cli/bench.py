@@ -137,8 +137,8 @@ def _run(
 
     _print_row(stream, [head for head, _ in table.columns], widths)
     record = bench(on_row=show, **options)
-    limits = ", ".join(f"{x / 1e9:.1f}" for x in record["stream_limit_bytes_per_second"])
-    print(f"stream limit, GB/s: {limits}", file=stream)
+    limits = [row["stream_limit_bytes_per_second"] / 1e9 for row in record["rows"]]
+    print(f"stream limit, GB/s: {min(limits):.1f} to {max(limits):.1f}", file=stream)
     for line in missing_words(unable):
         print(line, file=stream)
     text = to_strict_json(record, indent=2)

@@ -83,7 +83,7 @@ def bench_steps(
     Returns:
         A record of plain words and numbers: the environment, and rows with ``microseconds`` by case,
         the ``best_peer``, the ``ratio`` of its time to ours, ``stream_limit_bytes_per_second`` (of a
-        pass that reads two arrays and writes a third, in turns with the others),
+        pass that reads two arrays and writes one of them, in turns with the others),
         ``share_of_limit`` (the time that the rule's bytes need at that speed, divided by our time),
         and ``unable``: why a peer is missing.
 

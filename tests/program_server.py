@@ -22,7 +22,7 @@ import types
 import warnings
 from typing import Any
 
-# What a command of Ravine imports sooner or later. Numba and Triton are left out: whether they are
+# What a command of Ravine imports sooner or later. llvmlite and Triton are left out: whether they are
 # imported is tested.
 IMPORTED = (
     "torch", "sklearn.datasets", "pandas", "plotly.graph_objects", "jinja2",

@@ -1,4 +1,4 @@
-"""The layer Dropout: its masks call by call, its state, its bounds, and without Numba."""
+"""The layer Dropout: its masks call by call, its state, its bounds, and without llvmlite."""
 
 from __future__ import annotations
 
@@ -113,13 +113,13 @@ def test_wrong_types_and_seeds():
         Dropout(0.5)(torch.ones(3, dtype=torch.int64))
 
 
-def test_without_numba_the_numbers_are_the_same(monkeypatch):
+def test_without_llvmlite_the_numbers_are_the_same(monkeypatch):
     from ravine.engine import choice, cpu
 
     x = torch.randn(500, requires_grad=True)
     expected = fixed()(x)
     (gradient,) = torch.autograd.grad(expected.sum(), x)
-    monkeypatch.setattr(cpu, "unavailable", lambda: "Numba is not here")
+    monkeypatch.setattr(cpu, "unavailable", lambda: "llvmlite is not here")
     monkeypatch.setattr(choice, "_warned", set())
     with pytest.warns(BackendWarning, match="plain PyTorch"):
         result = fixed()(x)

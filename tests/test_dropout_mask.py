@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from dropout_cases import DTYPES
 
+from ravine.engine import kernel_cache
+from ravine.engine.cpu_pool import Kernel
 from ravine.engine.philox import philox4x32, stream_seed, words
 from ravine.regularize import Dropout
 from ravine.regularize.dropout_mask import (
@@ -46,27 +49,37 @@ def test_philox_gives_the_published_vectors(counter, key, expected):
     assert tuple(int(word) for word in tensors) == expected
 
 
+PHILOX = """
+from ravine.engine.philox_cpu import at_least_unsigned, philox4x32
+
+number = float32
+
+
+def random(head_address):
+    w = address_to_array(head_address, 10, int32)
+    w[6], w[7], w[8], w[9] = philox4x32(w[0], w[1], w[2], w[3], w[4], w[5])
+
+
+def compare(head_address):
+    w = address_to_array(head_address, 3, int32)
+    w[2] = at_least_unsigned(w[0], w[1])
+"""
+
+
 @pytest.mark.parametrize(("counter", "key", "expected"), KNOWN)
 def test_compiled_philox_gives_the_published_vectors(counter, key, expected):
-    import numba
+    numbers = np.array([*counter, *key, 0, 0, 0, 0], np.uint32)
+    kernel = Kernel(*kernel_cache.function(PHILOX, "random"))
+    kernel.serial(numbers.ctypes.data)
+    assert tuple(numbers[6:]) == expected
 
-    from ravine.engine.philox_cpu import at_least_unsigned
-    from ravine.engine.philox_cpu import philox4x32 as compiled
 
-    signed = [word - 2**32 if word >= 2**31 else word for word in (*counter, *key)]
-
-    @numba.njit
-    def run(c0, c1, c2, c3, k0, k1):
-        return compiled(c0, c1, c2, c3, k0, k1)
-
-    @numba.njit
-    def compare(a, b):
-        return at_least_unsigned(a, b)
-
-    assert tuple(word & ONES for word in run(*signed)) == expected
-    assert compare(-1, 1)
-    assert not compare(1, -1)
-    assert compare(7, 7)
+def test_compiled_words_are_compared_as_unsigned():
+    kernel = Kernel(*kernel_cache.function(PHILOX, "compare"))
+    for a, b in ((ONES, 1), (1, ONES), (7, 7)):
+        numbers = np.array([a, b, 9], np.uint32)
+        kernel.serial(numbers.ctypes.data)
+        assert numbers[2] == (a >= b)
 
 
 def test_stream_seeds_differ_and_are_in_bounds():

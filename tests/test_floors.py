@@ -30,7 +30,7 @@ ONLY = {"report": {"errors"}, "expression": {"errors"}, "errors": set()}
 # Upward on purpose, inside a function: a record draws itself.
 ALLOWED = {("training", "report"), ("diagnose", "report")}
 
-HEAVY = ("numba", "triton", "plotly", "typer", "rich", "pandas", "sklearn", "scipy", "llvmlite")
+HEAVY = ("triton", "plotly", "typer", "rich", "pandas", "sklearn", "scipy", "llvmlite")
 
 
 def floor_of(path: Path) -> str:

@@ -55,7 +55,7 @@ BOUNDS = [
         "'coupeld'",
         "'coupled', 'decoupled' (times lr) or 'independent' (of lr)",
     ),
-    ("SGD", {"backend": "numba"}, "'numba'", "one of auto, reference, cpu, gpu"),
+    ("SGD", {"backend": "llvm"}, "'llvm'", "one of auto, reference, cpu, gpu"),
 ]
 
 

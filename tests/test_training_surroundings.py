@@ -200,16 +200,16 @@ def test_what_a_kill_left_half_written_is_taken_away(
     assert not part.exists()
 
 
-def test_another_torch_is_noted(tmp_path: Path) -> None:
+def test_another_torch_is_noted_and_that_numba_is_gone(tmp_path: Path) -> None:
     record = ravine.train(task(train=points()), epochs=2, run_dir=tmp_path)
     path = tmp_path / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    config["environment"]["torch"] = "1.0"
+    config["environment"] |= {"torch": "1.0", "numba": "0.61.0"}
     path.write_text(json.dumps(config), encoding="utf-8")
     seen: list[Any] = []
     again = ravine.train(task(train=points()), resume=tmp_path, listeners=[seen.append])
-    assert f"torch is {torch.__version__}, and was 1.0: the bits may be others" in str(
-        seen[0].notes
-    )
+    notes = str(seen[0].notes)
+    assert f"torch is {torch.__version__}, and was 1.0: the bits may be others" in notes
+    assert "numba is not used, and was 0.61.0: the bits may be others" in notes
     assert same(weights(again.model), weights(record.model))
     assert numbers(again.history) == numbers(record.history)

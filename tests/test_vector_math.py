@@ -1,18 +1,15 @@
-"""vector_math against mpmath and float64."""
+"""The formulas of exp and its kin, as they are compiled, against mpmath and float64."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
 from collections.abc import Callable
 
 import mpmath
 import numpy as np
 import pytest
-from numba import njit, types
 
-from ravine.engine import vector_math
+from ravine.engine import cpu_compiler, kernel_cache, machine_code
+from ravine.engine.cpu_pool import Kernel
 
 EXACT: dict[str, Callable[[mpmath.mpf], mpmath.mpf]] = {
     "exp": mpmath.exp,
@@ -34,23 +31,26 @@ LIMITS = {  # on SPECIAL
 }
 
 
-def loop(name: str) -> Callable[[np.ndarray, np.ndarray], None]:
-    function = getattr(vector_math, name)
+KERNEL = """
+from ravine.engine.vector_formulas import {name}
 
-    @njit(error_model="numpy", fastmath={"contract"})
-    def kernel(x, y):
-        for i in range(x.size):
-            y[i] = function(x[i])
+number = {number}
 
-    return kernel
-
-
-LOOPS = {name: loop(name) for name in EXACT}
+def kernel(head_address):
+    head = address_to_array(head_address, 3, int64)
+    x = address_to_array(head[0], head[2], number)
+    y = address_to_array(head[1], head[2], number)
+    for i in range(head[2]):
+        y[i] = {name}(x[i])
+"""
 
 
 def apply(name: str, x: np.ndarray) -> np.ndarray:
     y = np.empty_like(x)
-    LOOPS[name](x, y)
+    head = np.array([x.ctypes.data, y.ctypes.data, x.size])
+    source = KERNEL.format(name=name, number=x.dtype)
+    kernel = Kernel(*kernel_cache.function(source, "kernel"))
+    kernel.serial(head.ctypes.data)
     return y
 
 
@@ -149,22 +149,19 @@ def test_subnormal_results(name: str) -> None:
 
 @pytest.mark.parametrize("name", EXACT)
 def test_loop_is_vectorised(name: str) -> None:
-    LOOPS[name](np.ones(4, np.float32), np.ones(4, np.float32))
-    kernel = LOOPS[name]
-    signature = next(s for s in kernel.signatures if s[0].dtype == types.float32)
-    code = kernel.inspect_llvm(signature)
+    text = cpu_compiler.compiled(KERNEL.format(name=name, number="float32"), "kernel")
+    code = str(machine_code.optimised(text))
     assert " x float>" in code
     assert f"@{name}f" not in code
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_exp_of_negative(dtype: type) -> None:
-    kernel, info = loop("exp_of_negative"), np.finfo(dtype)
+    info = np.finfo(dtype)
     lowest = np.log(float(info.tiny))
     x = np.random.default_rng(5).uniform(1.2 * lowest, 0, 2_000_000).astype(dtype)
     x[:4] = [0, -np.inf, np.nan, -info.smallest_subnormal]
-    got = np.empty_like(x)
-    kernel(x, got)
+    got = apply("exp_of_negative", x)
     np.testing.assert_array_equal(got[:4], np.array([1, 0, np.nan, 1], dtype))
     # Zero from half a power of two below the normal numbers on; exact above, subnormal or not.
     assert np.all(got[x < lowest - 0.51 * np.log(2)] == 0)
@@ -176,44 +173,3 @@ def test_exp_of_negative(dtype: type) -> None:
     normal = x > 0.999 * lowest
     exact = np.exp(x[normal].astype(np.longdouble))
     assert ulps(got[normal].astype(np.longdouble), exact, dtype) <= 1.1
-
-
-def test_integers_are_taken_as_float64() -> None:
-    function = vector_math.exp
-    assert njit(lambda n: 2 * function(n))(1) == pytest.approx(2 * np.e, rel=1e-15)
-
-
-def test_cache_and_cfunc(tmp_path) -> None:
-    (tmp_path / "cached_kernel.py").write_text(
-        textwrap.dedent(
-            """
-            import numpy as np
-            from numba import cfunc, njit
-            from ravine.engine.intrinsics import *
-            from ravine.engine.vector_math import exp
-
-            @cfunc("void(int64, int64)", cache=True, error_model="numpy")
-            def kernel(address, length):
-                x = address_to_array(address, length, np.float32)
-                for i in range(length):
-                    x[i] = exp(x[i])
-
-            @njit(cache=True)
-            def both(x):
-                return exp(x)
-
-            x = np.arange(5, dtype=np.float32)
-            kernel.ctypes(x.ctypes.data, 5)
-            assert abs(x[4] - 54.59815) < 1e-5 and both(0.0) == 1.0
-            print(kernel._cache_hits, sum(both.stats.cache_hits.values()))
-            """
-        )
-    )
-    outputs = [
-        subprocess.run(
-            [sys.executable, "cached_kernel.py"],
-            cwd=tmp_path, capture_output=True, text=True, check=True,
-        ).stdout.split()
-        for _ in range(2)
-    ]  # fmt: skip
-    assert outputs == [["0", "0"], ["1", "1"]]

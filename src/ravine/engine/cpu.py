@@ -46,26 +46,11 @@ PARALLEL_FROM = 65_536
 def unavailable() -> str:
     """Return why the CPU executor cannot be used, or an empty string."""
     try:
-        if importlib.util.find_spec("numba") is None:
-            return "Numba is not installed"
+        if importlib.util.find_spec("llvmlite") is None:
+            return "llvmlite is not installed"
         import llvmlite.binding  # noqa: F401
     except ImportError as error:
-        return f"Numba's LLVM cannot be imported ({error})"
-    return ""
-
-
-def unavailable_numba() -> str:
-    """Return why a kernel that Numba compiles cannot be used, or an empty string."""
-    return unavailable() or _numba_fails()
-
-
-@lru_cache(maxsize=1)
-def _numba_fails() -> str:
-    try:
-        if not kernel_cache.numba_has_compiled():  # else it has worked here, and may not be needed
-            import numba  # noqa: F401
-    except ImportError as error:
-        return f"Numba cannot be imported ({error})"
+        return f"llvmlite cannot be imported ({error})"
     return ""
 
 

@@ -2,7 +2,7 @@
 
 A kernel takes its work from a shared counter, chunk by chunk, so any number of threads may enter it
 and none needs to know which one it is. Entering PyTorch's own pool matters: a second pool of spinning
-threads (Numba's) beside it made a step right after a matrix product four times slower (2M weights).
+threads beside it made a step right after a matrix product four times slower (2M weights).
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ import re
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -42,10 +41,6 @@ def directory() -> Path:
 
 _lock = threading.RLock()
 
-OWN = "cpu"
-"""The kind of kernel that is not compiled by Numba."""
-
-
 _support = cache(sources.digest)
 
 
@@ -59,32 +54,12 @@ def load(source: str, kind: str) -> ModuleType:
         return sys.modules[name] if name in sys.modules else _made(name, source)
 
 
-def functions(source: str, kind: str, names: Sequence[str]) -> list[tuple[object, int]]:
-    """Return, for each ``cfunc`` of a source text, what keeps it alive and its address.
-
-    They are compiled by Numba where this machine has not done so before, or the file is damaged.
-    """
-    module, source = _named(source, kind)
-    found = []
-    with _lock:
-        for name in names:
-            path = _path(module, name)
-            loaded = machine_code.load(path)
-            if loaded is None:
-                function = getattr(load(source, kind), name)
-                code = bytes(function._library._get_compiled_object())
-                machine_code.save(path, code, function.native_name)
-                loaded = function, int(function.address)
-            found.append(loaded)
-    return found
-
-
 def function(source: str, name: str) -> tuple[object, int]:
     """Return what keeps a function of a source text alive, and its address.
 
     It is compiled by `ravine.engine.cpu_compiler` where this machine has not done so before.
     """
-    module, source = _named(source, OWN, "ravine.engine.cpu_compiler")
+    module, source = _named(source, "cpu", "ravine.engine.cpu_compiler")
     path = _path(module, name)
     with _lock:
         loaded = machine_code.load(path)
@@ -96,15 +71,6 @@ def function(source: str, name: str) -> tuple[object, int]:
             machine_code.save(path, code, name)
             loaded = machine_code.linked(code, name)
     return loaded
-
-
-def numba_has_compiled() -> bool:
-    """Whether this machine's Numba has compiled a kernel into the cache before."""
-    ending = f".{machine_code.machine()}{machine_code.SUFFIX}"
-    return any(
-        entry.name.endswith(ending) and not entry.name.startswith(f"ravine_{OWN}_")
-        for entry in os.scandir(directory())
-    )
 
 
 def _path(module: str, name: str) -> Path:

@@ -1,16 +1,11 @@
 """Machine code: made by LLVM, and on disk, so that a kernel that was compiled once is only loaded.
 
-For kernels that Numba compiles, Numba's own cache loads the same code, but only after all of Numba has
-been imported and initialised (1.2 s for the first kernel of a process on two cores of 2026); LLVM alone
-needs 0.05 s.
-
 A file belongs to one processor and one version of the compiler: both are in its name. Its first line
 is JSON with the kernel's symbol and a checksum of the rest, an object file. A damaged file is not used.
 """
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import os
@@ -22,13 +17,6 @@ from typing import Any
 
 SUFFIX = ".o"
 
-# What Numba's wrapper of a kernel mentions and a kernel never reaches: it raises no exception and
-# owns no memory. Without Numba they have no address, and the loader wants one.
-_UNREACHED = (
-    "NRT_Free", "NRT_MemInfo_call_dtor", "numba_do_raise", "numba_gil_ensure",
-    "numba_gil_release", "numba_runtime_build_excinfo_struct", "numba_unpickle",
-)  # fmt: skip
-
 
 @lru_cache(maxsize=1)
 def machine() -> str:
@@ -38,8 +26,7 @@ def machine() -> str:
     facts = [
         llvm.get_host_cpu_name(),
         llvm.get_host_cpu_features().flatten(),
-        *(version(package) for package in ("numba", "llvmlite")),
-        *(f"{name}={value}" for name, value in sorted(os.environ.items()) if "NUMBA_" in name),
+        version("llvmlite"),
     ]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
 
@@ -60,7 +47,7 @@ def optimised(text: str) -> Any:
     module.verify()
     tuning = llvm.create_pipeline_tuning_options(speed_level=3)
     tuning.loop_vectorization = True
-    tuning.slp_vectorization = False  # Numba has it off for what it compiled wrongly
+    tuning.slp_vectorization = False  # off in Numba too, for what it compiled wrongly
     builder = llvm.create_pass_builder(machine, tuning)
     builder.getModulePassManager().run(module, builder)
     return module
@@ -105,10 +92,6 @@ def _initialise() -> None:
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    unreached = ctypes.cast(ctypes.CDLL(None).abort, ctypes.c_void_p).value
-    for name in _UNREACHED:
-        if llvm.address_of_symbol(name) is None:  # Numba gives its own when it is imported later
-            llvm.add_symbol(name, unreached)
 
 
 @cache

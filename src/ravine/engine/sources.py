@@ -1,7 +1,7 @@
 """Which files of Ravine a compiled kernel's code comes from, as a digest of their contents.
 
-Neither Numba nor a kernel's own text changes when a function that the kernel calls does; without this the
-machine code of an older Ravine would run.
+A kernel's own text does not change when a function that it calls does; without this the machine code of an
+older Ravine would run.
 """
 
 from __future__ import annotations

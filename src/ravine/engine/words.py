@@ -1,6 +1,6 @@
 """What compiled CPU code says beside arithmetic, as LLVM instructions: half precision, atomics.
 
-A word takes numbers of fixed kinds and gives one. `ravine.engine.intrinsics` gives some to Numba.
+A word takes numbers of fixed kinds and gives one, or several.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ KINDS: dict[str, Any] = {
 }
 """The kinds of numbers, as they lie in memory. NumPy's names."""
 
+HALVES = ("bfloat16", "float16")
+"""What lies in memory as uint16 and is computed as float32."""
+
 Build = Callable[..., Any]
 
 _I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
@@ -30,9 +33,9 @@ _HALF, _F32 = ir.HalfType(), ir.FloatType()
 
 @dataclass(frozen=True)
 class Word:
-    """The kinds of a word's arguments and of its result, and what emits it."""
+    """The kinds of a word's arguments and of its result or results, and what emits it."""
 
-    result: str
+    result: str | tuple[str, ...]
     parameters: tuple[str, ...]
     build: Build  # of the builder and a value for each argument
 
@@ -40,7 +43,7 @@ class Word:
 WORDS: dict[str, Word] = {}
 
 
-def word(result: str, *parameters: str) -> Callable[[Build], Build]:
+def word(result: str | tuple[str, ...], *parameters: str) -> Callable[[Build], Build]:
     """Make a word of a function that builds its code from the values of its arguments."""
 
     def decorate(build: Build) -> Build:

@@ -31,7 +31,7 @@ __all__ = ["FUNCTIONS", "LOSSES", "LinearCrossEntropy", "LossModule", "linear_cr
 def _found() -> dict[str, Any]:
     functions = {}
     for module in pkgutil.iter_modules(__path__):
-        if module.ispkg:  # kernels, which load Numba
+        if module.ispkg:  # the kernels
             continue
         # A loss lies in the file of its name; the machinery's files hold none.
         imported = importlib.import_module(f"{__name__}.{module.name}")

@@ -255,7 +255,7 @@ def compiled(tensor: Tensor) -> bool:
     """Whether kernels run on this tensor."""
     if not tensor.is_cpu:
         return False
-    missing = cpu.unavailable_numba()
+    missing = cpu.unavailable()
     if missing:
         warn_once(f"{missing}: Ravine computes with plain PyTorch operations, which is slower")
     return not missing

@@ -27,7 +27,7 @@ def _fixed() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-    for package in ("numba", "triton"):
+    for package in ("llvmlite", "triton"):
         try:
             facts[package] = version(package)
         except PackageNotFoundError:

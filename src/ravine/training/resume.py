@@ -19,8 +19,8 @@ from ravine.training.same_data import check_data
 
 MAY_CHANGE = ("epochs", "lr", "nonfinite", *WAYS)
 
-DECIDING = ("torch", "numba", "triton", "cpu", "threads", "gpu")
-"""What of the surroundings decides the bits of a run."""
+DECIDING = ("torch", "llvmlite", "numba", "triton", "cpu", "threads", "gpu")
+"""What of the surroundings decides the bits of a run. Numba has compiled kernels of earlier versions."""
 
 WRITTEN: dict[str, type | tuple[type, ...]] = {
     "task": str,
@@ -111,8 +111,8 @@ def unchanged(
     except (OSError, ValueError, KeyError, TypeError):
         read, before = {}, {}
     notes = [
-        f"{name} is {environment.get(name)}, and was {before[name]}: the bits may be others than of a "
-        "run that was not broken off"
+        f"{name} is {environment.get(name, 'not used')}, and was {before[name]}: the bits may be others than "
+        "of a run that was not broken off"
         for name in DECIDING
         if name in before and before[name] != environment.get(name)
     ]

@@ -37,51 +37,37 @@ float64 logits and float32 for all others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from math import inf
 from typing import Any
 
-import numba
-import numpy as np
-
-from ravine.engine.intrinsics import read
+from ravine.engine.kernel_language import int64, part, read
 from ravine.losses.kernels.cross_entropy_cpu import LANES, NARROW
 
 BUFFER = NARROW * LANES * 8  # bytes of a float64 for each class and lane
 LANE = LANES * 8  # bytes of a float64 for each lane
 
-njit: Callable[[Any], Any] = numba.njit(error_model="numpy", fastmath={"contract"})
-njit_inline: Callable[[Any], Any] = numba.njit(
-    error_model="numpy", fastmath={"contract"}, forceinline=True
-)
-njit_reordered: Callable[[Any], Any] = numba.njit(
-    error_model="numpy", fastmath={"contract", "reassoc"}
-)
-"""For sums alone: the roundings inside `vector_math` must not be reordered."""
-njit_unsigned_zero: Callable[[Any], Any] = numba.njit(error_model="numpy", fastmath={"nsz"})
-"""For a maximum alone, twice as fast where -0 may be 0; a sum with it is not made into vectors."""
 
-
-@njit
+@part
 def row_factor(head: Any, row: Any, number: Any, soft: Any) -> Any:
     """Return the sample weight of a row, or 0 for a row that must have no influence."""
-    if not soft and read(head[5], row, np.int64) == head[10]:
+    if not soft and read(head[5], row, int64) == head[10]:
         return number(0)
     return read(head[7], row, number) if head[7] != 0 else number(1)
 
 
-@njit
+@part
 def difference(x: Any, maximum: Any, number: Any) -> Any:
     """Return x - maximum; equal ones differ by 0, infinite ones too."""
     return number(0) if x == maximum else x - maximum
 
 
-@njit
+@part
 def product(a: Any, d: Any, number: Any) -> Any:
     """Return a * d, where nothing of an infinity is nothing."""
     return number(0) if a == number(0) else a * d
 
 
-@njit
+@part
 def class_weight(
     x: Any, weight: Any, chance: Any, share: Any, kept: Any, number: Any, soft: Any
 ) -> Any:
@@ -90,11 +76,11 @@ def class_weight(
     ``share`` is epsilon / classes and ``kept`` 1 - epsilon. Smoothing gives nothing to an
     impossible class.
     """
-    smooth = number(0) if x == number(-np.inf) else share * weight
+    smooth = number(0) if x == number(-inf) else share * weight
     return smooth + weight * (kept * chance) if soft else smooth
 
 
-@njit
+@part
 def slope(e: Any, a: Any, total: Any, others: Any, inverse: Any, number: Any) -> Any:
     """Return the gradient of one logit from e = exp(d)."""
     certain = (total - a) - total * (others * inverse)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
-import numpy as np
-
-from ravine.engine.intrinsics import read
+from ravine.engine.kernel_language import float64, int64, part_as_written, part_reordered, read
 
 
-@numba.njit(error_model="numpy")
+@part_as_written
 def scan_targets(
     targets: Any, rows: Any, classes: Any, ignored: Any, factors: Any, weights: Any, number: Any
 ) -> Any:
@@ -18,27 +15,27 @@ def scan_targets(
 
     All but the counts and the ignored class are addresses; those of the weights may be 0.
     """
-    wrong, amount = np.int64(0), np.float64(0)
+    wrong, amount = int64(0), float64(0)
     for row in range(rows):
-        k = read(targets, row, np.int64)
+        k = read(targets, row, int64)
         if k == ignored:
             continue
         if k < 0 or k >= classes:
             wrong += 1
             continue
-        counted = np.float64(1)
+        counted = float64(1)
         if factors != 0:
-            counted = np.float64(read(factors, row, number))
+            counted = float64(read(factors, row, number))
         if weights != 0:
-            counted *= np.float64(read(weights, k, number))
+            counted *= float64(read(weights, k, number))
         amount += counted
     return wrong, amount
 
 
-@numba.njit(error_model="numpy", fastmath={"reassoc"})
+@part_reordered
 def total_of(values: Any, count: Any, number: Any) -> Any:
     """Return the sum of ``count`` numbers at an address in float64, always in the same order."""
-    total = np.float64(0)
+    total = float64(0)
     for i in range(count):
-        total += np.float64(read(values, i, number))
+        total += float64(read(values, i, number))
     return total

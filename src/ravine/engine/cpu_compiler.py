@@ -49,7 +49,10 @@ class _Compiler(Expressions, ast.NodeVisitor):
 
     def run(self, entry: str) -> str:
         module = ir.Module(entry)
-        module.add_named_metadata("llvm.module.flags", _calls_by_table(module))
+        # The C library (pow, memset) is called by a table of addresses: for the other way the loader
+        # makes no room, and ends the process.
+        how = [ir.IntType(32)(7), ir.MetaDataString(module, "RtLibUseGOT"), ir.IntType(32)(1)]
+        module.add_named_metadata("llvm.module.flags", how)
         function = self.new_function(module, entry, [KINDS["int64"]])
         self.builder = ir.IRBuilder(function.append_basic_block("entry"))
         node = self.text[entry]
@@ -247,15 +250,6 @@ class _Compiler(Expressions, ast.NodeVisitor):
 
     def visit_Break(self, node: ast.Break) -> None:
         self.builder.branch(self.loops[-1][1])
-
-
-def _calls_by_table(module: ir.Module) -> list[Any]:
-    """Return the wish that the C library is called by a table of addresses.
-
-    The loader makes no room for the other way, and ends the process: memset in a loop of zeros, pow.
-    """
-    one = ir.IntType(32)
-    return [one(7), ir.MetaDataString(module, "RtLibUseGOT"), one(1)]
 
 
 _ANY = KINDS["int64"].as_pointer()

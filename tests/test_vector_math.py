@@ -173,3 +173,17 @@ def test_exp_of_negative(dtype: type) -> None:
     normal = x > 0.999 * lowest
     exact = np.exp(x[normal].astype(np.longdouble))
     assert ulps(got[normal].astype(np.longdouble), exact, dtype) <= 1.1
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_log1p_of_fraction(dtype: type) -> None:
+    random = np.random.default_rng(6)
+    smallest = np.finfo(dtype).smallest_subnormal
+    x = np.concatenate(
+        [[0, 1, np.nan, smallest], random.uniform(0, 1, 10**6), 10 ** random.uniform(-37, 0, 10**6)]
+    ).astype(dtype)
+    got = apply("log1p_of_fraction", x)
+    np.testing.assert_array_equal(got[:4], np.array([0, np.log(2), np.nan, smallest], dtype))
+    exact = np.log1p(x.astype(np.longdouble))
+    known = ~np.isnan(x)
+    assert ulps(got[known].astype(np.longdouble), exact[known], dtype) <= 1.5

@@ -59,7 +59,8 @@ def function(source: str, name: str) -> tuple[object, int]:
 
     It is compiled by `ravine.engine.cpu_compiler` where this machine has not done so before.
     """
-    module, source = _named(source, "cpu", "ravine.engine.cpu_compiler")
+    compiler, emitter = "ravine.engine.cpu_compiler", "ravine.engine.machine_code"
+    module, source = _named(source, "cpu", compiler, emitter)
     path = _path(module, name)
     with _lock:
         loaded = machine_code.load(path)

@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import collections
 import inspect
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import torch
-from torch.testing._internal import common_modules, common_nn
-from torch.testing._internal.common_methods_invocations import op_db
 from torch_translation import NOT_SHARED, OPERATORS, TRANSLATED, Apart, without_gradient
 
 from ravine import losses
 
 WIDE = torch.float64
-MODULES = {
-    info.module_cls.__name__: info
-    for info in common_modules.module_db
-    if info.module_cls.__name__.endswith("Loss")
-}
-LOSS_OPERATORS = {
-    op.name.removeprefix("nn.functional."): op
-    for op in op_db
-    if op.name.removeprefix("nn.functional.") in OPERATORS
-}
 # How many calls have no counterpart, by reason; a torch with other inputs must be looked at anew.
 EXCEPTIONS = {
     ("KLDivLoss", "module"): {"targets that are NaN are an error here": 7},
@@ -33,6 +21,32 @@ EXCEPTIONS = {
         "pos_weight: a sample weight of 1 + (pos_weight - 1) y for y = 0 and 1 only": 6
     },
 }
+
+
+# Torch's tables of all operators take 5 s to import: not in every process that collects the tests.
+@cache
+def modules() -> dict:
+    from torch.testing._internal import common_modules
+
+    return {
+        info.module_cls.__name__: info
+        for info in common_modules.module_db
+        if info.module_cls.__name__.endswith("Loss")
+    }
+
+
+@cache
+def loss_operators() -> dict:
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    named = {op.name.removeprefix("nn.functional."): op for op in op_db}
+    return {name: op for name, op in named.items() if name in OPERATORS}
+
+
+def references() -> dict:
+    from torch.testing._internal import common_nn
+
+    return common_nn.loss_reference_fns
 
 
 def close(found, wanted):
@@ -58,11 +72,11 @@ def compare(translate, input, target, options, theirs, apart):
 
 
 def test_every_loss_of_torch_is_compared_or_has_a_reason():
-    named = {name.removesuffix("_log_target") for name in common_nn.loss_reference_fns}
+    named = {name.removesuffix("_log_target") for name in references()}
     known = TRANSLATED.keys() | NOT_SHARED.keys()
-    assert named | MODULES.keys() <= known
+    assert named | modules().keys() <= known
     assert not TRANSLATED.keys() & NOT_SHARED.keys()
-    assert LOSS_OPERATORS.keys() == OPERATORS.keys()
+    assert loss_operators().keys() == OPERATORS.keys()
 
 
 def ours(name):
@@ -87,7 +101,7 @@ def bound(info, call):
 
 @pytest.mark.parametrize("name", TRANSLATED)
 def test_inputs_of_the_modules(name):
-    info, translate, apart = MODULES[name], ours(name), collections.Counter()
+    info, translate, apart = modules()[name], ours(name), collections.Counter()
     inputs = info.module_inputs_func(
         info, device="cpu", dtype=WIDE, requires_grad=False, training=True
     )
@@ -106,9 +120,9 @@ def test_inputs_of_the_modules(name):
     assert apart == EXCEPTIONS.get((name, "module"), {})
 
 
-@pytest.mark.parametrize("name", LOSS_OPERATORS)
+@pytest.mark.parametrize("name", OPERATORS)
 def test_samples_of_the_operators(name):
-    op, translate, apart = LOSS_OPERATORS[name], ours(OPERATORS[name]), collections.Counter()
+    op, translate, apart = loss_operators()[name], ours(OPERATORS[name]), collections.Counter()
     count = 0
     for sample in op.sample_inputs("cpu", WIDE):
         count += 1
@@ -139,7 +153,7 @@ REFERENCE_OPTIONS = {
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("name", REFERENCE_OPTIONS)
 def test_references_in_plain_python(name, reduction):
-    translate, reference = ours(name), common_nn.loss_reference_fns[name]
+    translate, reference = ours(name), references()[name]
     for options in REFERENCE_OPTIONS[name]:
         if name == "CrossEntropyLoss":
             x, y = torch.randn(6, 4, dtype=WIDE), torch.randint(4, (6,))

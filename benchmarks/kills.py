@@ -1,6 +1,6 @@
 """Kill runs with SIGKILL at random moments, resume them: `python benchmarks/kills.py`.
 
-Half of the runs are on digits, half on the first 256 windows of text, with dropout, a schedule,
+Half of the runs are on digits, half on the first 64 windows of text, with dropout, a schedule,
 an average, early stopping. Of the moments two in five are calls of the main thread (any function,
 from the lock of the run directory to the end), two in five calls of the thread that writes a
 checkpoint, one in five within the native write of its tensors. What a resumed run leaves (weights,

@@ -71,7 +71,7 @@ def child(work: Work) -> None:
 
 
 def _task(name: str) -> Any:
-    """Return the task; of the text the first 256 windows, an epoch of 8 steps."""
+    """Return the task; of the text the first 64 windows, an epoch of 8 steps."""
     from ravine.tasks import load_task
 
     if name != "text":
@@ -82,7 +82,8 @@ def _task(name: str) -> Any:
         task.model.register_forward_hook(_noise)
         X, y = task.train
         V, w = task.valid
-        return replace(task, train=(X[:256], y[:256]), valid=(V[:64], w[:64]), test=None)
+        train, valid = (X[:64], y[:64]), (V[:16], w[:16])
+        return replace(task, train=train, valid=valid, test=None, batch_size=8)
 
     return text
 

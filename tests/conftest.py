@@ -16,6 +16,8 @@ if WORKERS > 1:
     THREADS = max(1, (os.cpu_count() or 1) // WORKERS)
     torch.set_num_threads(THREADS)
     os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))  # of the processes that tests start
+# Inductor's workers import torch each in a process of its own, for the few kernels of a test.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -38,6 +40,25 @@ def pytest_collection() -> Generator[None, Any, Any]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deal the slow tests out to the workers first, so that none is the last that others wait for.
+
+    xdist gives each worker a quarter of its share in order, and then smaller parts of the rest.
+    """
+    if WORKERS == 1:
+        return
+    share = len(items) // (4 * WORKERS)
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    quick = [item for item in items if not item.get_closest_marker("slow")]
+    items.clear()
+    for worker in range(WORKERS):
+        its = slow[worker::WORKERS]
+        between = max(0, share - len(its))
+        items += its + quick[:between]
+        del quick[:between]
+    items += quick
 
 
 def pytest_sessionfinish() -> None:

@@ -156,12 +156,12 @@ def test_tokens_that_are_no_sequence_are_refused(tokens: Any, length: Any, words
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.slow
 def test_a_file_larger_than_the_memory_that_is_allowed_is_trained_on(tmp_path: Path) -> None:
-    """A sparse file of 8 GB, in a process that may take 1 GB of memory of its own."""
+    """A sparse file of 4 GB, in a process that may take 1 GB of memory of its own."""
     code = (
         "import resource, sys\n"
         "import numpy as np, ravine, torch\n"
-        "X = np.memmap(sys.argv[1], np.float32, 'w+', shape=(2_000_000, 1024))\n"
-        "X = np.memmap(sys.argv[1], np.float32, 'r', shape=(2_000_000, 1024))\n"
+        "X = np.memmap(sys.argv[1], np.float32, 'w+', shape=(1_000_000, 1024))\n"
+        "X = np.memmap(sys.argv[1], np.float32, 'r', shape=(1_000_000, 1024))\n"
         "own = int(open('/proc/self/statm').read().split()[5]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_DATA, (own + (1 << 30), own + (1 << 30)))\n"
         "task = ravine.Task(model=torch.nn.Linear(1024, 1), loss='mse',\n"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import importlib
 import math
-import subprocess
 import sys
 from pathlib import Path
 
@@ -127,15 +126,9 @@ def test_a_short_text_is_split_in_shorter_sections(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_fifty_million_characters_take_less_than_500_mb() -> None:
-    done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "text_memory.py"), "--quick"],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=True,
-    )
-    found = json.loads(done.stdout)
+def test_fifty_million_characters_take_less_than_500_mb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    found = importlib.import_module("text_memory").peaks(50_000_000, steps=11, rows_read=512)
     assert found["characters"] == 50_000_000
     assert found["trained_mb"] < 500
     # All its batches were read once, and none of it stayed.

@@ -66,7 +66,7 @@ def values(shapes, step):
     return [torch.randn(s, dtype=torch.float64, generator=generator) for s in shapes]
 
 
-def stepped(name, place, steps=4, **options):
+def stepped(name, place, steps=3, **options):
     """Make weights where ``place`` puts them, and give gradients to all but one at every step."""
     shapes, own = RULES[name]
     weights = [nn.Parameter(place(w)) for w in values(shapes, 99)]

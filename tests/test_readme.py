@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import programs
@@ -25,17 +24,14 @@ COMMANDS = [
 
 
 def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        arguments, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    return programs.run(arguments, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_a_python_block_runs(number, tmp_path):
     (tmp_path / "block.py").write_text(BLOCKS[number], encoding="utf-8")
-    done = run([sys.executable, "-W", "error::UserWarning", "block.py"], tmp_path)
+    done = run(["-W", "error::UserWarning", "block.py"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout
 
@@ -50,8 +46,7 @@ def test_the_commands_run_from_first_to_last(tmp_path):
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     for command in COMMANDS:  # in one folder: a run that one of them made is resumed by another
         _, *arguments = shlex.split(command)
-        line = ["-c", "from ravine.cli import main; main()", *arguments]
-        done = programs.run(line, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        done = run(["-c", "from ravine.cli import main; main()", *arguments], tmp_path)
         assert done.returncode == 0, (command, done.stderr)
         assert done.stdout, command
 

@@ -68,7 +68,7 @@ def text_loss(seed, state_dtype, steps=20):
     )
     losses = []
     for _ in range(steps):
-        rows = torch.randint(0, len(inputs), (16,))
+        rows = torch.randint(0, len(inputs), (8,))
         scores = task.model(inputs[rows])
         loss = torch.nn.functional.cross_entropy(scores.flatten(0, -2), targets[rows].flatten())
         optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""What the README shows runs, in a fresh process and an empty folder."""
+"""What the README shows runs, in a process of its own and an empty folder."""
 
 from __future__ import annotations
 

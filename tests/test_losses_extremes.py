@@ -10,6 +10,8 @@ import torch
 from loss_table import Row
 from test_losses_numbers import EACH, WIDE, amounts, leaf, loss_of, wide
 
+from ravine import losses
+
 UNDERFLOW = 5 * 2.0**-126
 """exp(-88) is subnormal in float32, and the kernels' exp gives 0 there: five classes of it."""
 
@@ -130,3 +132,20 @@ def test_float16_means_of_many_samples(row):  # numerics 13
     (mean * 2**16).backward()
     assert found.item() == pytest.approx(mean.item(), rel=1e-6)
     torch.testing.assert_close(half.grad.double(), exact.grad, rtol=2.0**-11 + 1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2.0**-22)]
+)
+def test_asymmetric_just_above_a_small_margin(dtype, tolerance):
+    """There 1 - c is almost 1, and has no digits of c."""
+    x = torch.tensor([-27.0, -25.0, -20.0], dtype=dtype, requires_grad=True)
+    found = losses.asymmetric(x, torch.zeros_like(x), gamma_neg=1.0, clip=1e-12, reduction="none")
+    found.sum().backward()
+    for logit, value, slope in zip(x.tolist(), found.tolist(), x.grad.tolist(), strict=True):
+        with mpmath.workdps(40):
+            p = 1 / (1 + mpmath.exp(-mpmath.mpf(logit)))
+            c = p - mpmath.mpf(1e-12)
+            nats = -mpmath.log1p(-c)
+            wanted = c * nats, p * (1 - p) * (nats + c / (1 - c))
+        assert (value, slope) == pytest.approx(tuple(map(float, wanted)), rel=tolerance, abs=0)

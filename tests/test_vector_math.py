@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import formula_loop
 import mpmath
 import numpy as np
 import pytest
 
-from ravine.engine import cpu_compiler, kernel_cache, machine_code
-from ravine.engine.cpu_pool import Kernel
+from ravine.engine import cpu_compiler, machine_code
 
 EXACT: dict[str, Callable[[mpmath.mpf], mpmath.mpf]] = {
     "exp": mpmath.exp,
@@ -31,27 +31,8 @@ LIMITS = {  # on SPECIAL
 }
 
 
-KERNEL = """
-from ravine.engine.vector_formulas import {name}
-
-number = {number}
-
-def kernel(head_address):
-    head = address_to_array(head_address, 3, int64)
-    x = address_to_array(head[0], head[2], number)
-    y = address_to_array(head[1], head[2], number)
-    for i in range(head[2]):
-        y[i] = {name}(x[i])
-"""
-
-
 def apply(name: str, x: np.ndarray) -> np.ndarray:
-    y = np.empty_like(x)
-    head = np.array([x.ctypes.data, y.ctypes.data, x.size])
-    source = KERNEL.format(name=name, number=x.dtype)
-    kernel = Kernel(*kernel_cache.function(source, "kernel"))
-    kernel.serial(head.ctypes.data)
-    return y
+    return formula_loop.applied("vector_formulas", name, x)
 
 
 def points(name: str, dtype: type, count: int) -> np.ndarray:
@@ -149,7 +130,7 @@ def test_subnormal_results(name: str) -> None:
 
 @pytest.mark.parametrize("name", EXACT)
 def test_loop_is_vectorised(name: str) -> None:
-    text = cpu_compiler.compiled(KERNEL.format(name=name, number="float32"), "kernel")
+    text = cpu_compiler.compiled(formula_loop.source("vector_formulas", name, "float32"), "kernel")
     code = str(machine_code.optimised(text))
     assert " x float>" in code
     assert f"@{name}f" not in code

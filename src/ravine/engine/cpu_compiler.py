@@ -178,9 +178,8 @@ class _Compiler(Expressions, ast.NodeVisitor):
         if frame.straight or isinstance(value, Array):
             frame.names[target.id] = value
             return
-        if (
-            target.id in frame.names
-        ):  # its earlier uses, in a loop around, would not see the new number
+        # Its earlier uses, in a loop around, would not see the new number.
+        if target.id in frame.names:
             raise TypeError(f"{target.id!r} is an argument or counts a loop, and is assigned to")
         if target.id not in frame.places:
             with self.builder.goto_entry_block():
@@ -276,9 +275,8 @@ def _known(argument: Any) -> str:
     """Return what an argument is, if that is known when the kernel is compiled."""
     if isinstance(argument, str):
         return argument
-    return (
-        "" if isinstance(argument, Array) or decided(argument) is None else str(decided(argument))
-    )
+    found = None if isinstance(argument, Array) else decided(argument)
+    return "" if found is None else str(found)
 
 
 def _code(argument: Value | Array) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import threading
 import types
@@ -26,6 +27,7 @@ from ravine.engine.kernel_language import (
     write,
 )
 from ravine.engine.vector_formulas import exp_of_negative
+from ravine.engine.words import KINDS
 
 ENOUGH = 99  # a name of the module
 
@@ -232,6 +234,30 @@ old = atomic_add(head[1], total)"""
 
 
 def test_every_word_that_parts_import_is_one_of_the_compiler():
-    names = set(kernel_language.__all__) - {"Part", "float64", "int64"}
+    names = set(kernel_language.__all__) - {"Part", *KINDS}
     words = {name for name in names if not name.startswith("part")}
     assert all(hasattr(cpu_compiler._Compiler, f"call_{name}") for name in words)
+
+
+def test_functions_in_c_are_called_with_whole_numbers():
+    seen = []
+    kind = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_int64] * 3)
+    function = kind(lambda *numbers: seen.append(numbers) or -5)
+    numbers = np.array([ctypes.cast(function, ctypes.c_void_p).value, 2**60, 0])
+    words = (f"read(head[0], {k}, int64)" for k in range(2))
+    run(f"write(head[0], 2, int64(int32(c_call({', '.join(words)}, -7, 2))), int64)", numbers)
+    assert seen == [(2**60, -7, 2)]
+    assert numbers[2] == -5
+
+
+def test_a_whole_number_is_a_condition():
+    out = np.array([3, 0, 9, 9])
+    run(
+        """for k in range(2):
+    if read(head[0], k, int64):
+        write(head[0], 2 + k, int64(1), int64)
+    else:
+        write(head[0], 2 + k, int64(2), int64)""",
+        out,
+    )
+    assert out.tolist() == [3, 0, 1, 2]

@@ -236,6 +236,12 @@ class Expressions(Conversions, ast.NodeVisitor):
             a.kind, self.builder.call(function, [a.code, b.code], fastmath=self.frame.flags)
         )
 
+    def call_c_call(self, function: Value, *arguments: Value) -> Value:
+        whole = KINDS["int64"]
+        kind = ir.FunctionType(whole, [whole] * len(arguments))
+        pointer = self.builder.inttoptr(function.code, kind.as_pointer())
+        return Value("int64", self.builder.call(pointer, [a.code for a in arguments]))
+
     # -- memory ---------------------------------------------------------------------------------
 
     def call_address_to_array(self, address: Value, length: Value, kind: str) -> Array:

@@ -89,4 +89,6 @@ class Conversions:
     def truth(self, value: Value) -> Any:
         if value.kind == "bool":
             return value.code
+        if value.kind not in FLOATS:
+            return self.builder.icmp_signed("!=", value.code, KINDS[value.kind](0))
         return self.builder.fcmp_unordered("!=", value.code, KINDS[value.kind](0.0))

@@ -8,6 +8,8 @@ may say what generated kernels say (`ravine.engine.cpu_source`), ``if`` and ``el
     read(address, i, kind)         # number i of those at an int64 address
     write(address, i, x, kind)
     stack_bytes(64)                # the address of so many bytes on the stack, alive until the return
+    c_call(function, i, j)         # the function in C at an address, of int64 (any number of them); the
+                                   # result as an int64, of which int32(...) is an int
     atomic_add(address, amount)    # int64 at address += amount, as one indivisible step; the old value
     largest(x, y)                  # NaN where one of them is; LLVM makes vectors of it, which it does
                                    # not make of a comparison
@@ -33,16 +35,19 @@ from types import FunctionType
 from typing import Any
 
 __all__ = [
-    "Part", "float64", "int64", "largest", "part", "part_any_zero", "part_apart", "part_as_written",
-    "part_reordered", "read", "stack_bytes", "write",
+    "Part", "c_call", "float64", "int32", "int64", "largest", "part", "part_any_zero", "part_apart",
+    "part_as_written", "part_reordered", "read", "stack_bytes", "uint8", "write",
 ]  # fmt: skip
 
 # A word of the language stands for itself; the checkers of Python want to find it somewhere.
+c_call: Any = "c_call"
 float64: Any = "float64"
+int32: Any = "int32"
 int64: Any = "int64"
 largest: Any = "largest"
 read: Any = "read"
 stack_bytes: Any = "stack_bytes"
+uint8: Any = "uint8"
 write: Any = "write"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ravine.engine.gradients import CHANGED, SAME, Gradients, available
 from ravine.engine.host import Bound
 from ravine.engine.launch import Launch
 from ravine.engine.lean import Stored
@@ -78,6 +79,7 @@ class CompiledBucket:
         self._all = list(range(len(members)))
         self._active = self._all
         self._addresses: list[int] = []
+        self._gradients = Gradients(self._weights) if available() and not self._sharded else None
         self._copies: Sequence[Any] = ()  # of gradients, alive until they were read
         self._rows: Rows | None = None  # what the sweeps have left
         self._totals: dict[str, Table] = {}
@@ -88,6 +90,28 @@ class CompiledBucket:
         self._norm: Launch | None = None
 
     def gather(self) -> None:
+        for k, group in enumerate(self._groups):
+            decided = self._decisive(group)
+            if decided != self._decided[k]:
+                if self._program.specialise(group) is not self._specialised:
+                    raise Stale
+                self._decided[k] = decided
+        if self._copies:  # of a step that was left out
+            self._copies = ()
+        found = self._gradients
+        if found is None or self._active is not self._all:
+            self._look_closer()
+            return
+        seen = found.look()
+        if seen == CHANGED:
+            self._set_addresses(found.addresses.tolist())
+        elif seen != SAME:
+            self._look_closer()
+
+    def _look_closer(self) -> None:
+        """Take the gradients one by one."""
+        if self._gradients is not None:
+            self._gradients.forget()
         weights = self._weights
         if self._sharded:
             weights = self._weights = [local(w) for w in self._params]
@@ -97,12 +121,6 @@ class CompiledBucket:
             or list(map(_bytes, weights)) != self._weight_bytes
         ):
             raise Stale
-        for k, group in enumerate(self._groups):
-            decided = self._decisive(group)
-            if decided != self._decided[k]:
-                if self._program.specialise(group) is not self._specialised:
-                    raise Stale
-                self._decided[k] = decided
         gradients: list[Any]
         if self._sharded:
             self._copies = gradients = local_gradients(self._params)
@@ -123,9 +141,12 @@ class CompiledBucket:
                 self._copies = gradients = self._in_layout(gradients)
                 addresses = list(map(_address, gradients))
         if addresses != self._addresses:
-            self._addresses = addresses
-            for launch, place in self._gradient_places:
-                launch.set_addresses(place, addresses)
+            self._set_addresses(addresses)
+
+    def _set_addresses(self, addresses: list[int]) -> None:
+        self._addresses = addresses
+        for launch, place in self._gradient_places:
+            launch.set_addresses(place, addresses)
 
     def _select(self, active: list[int]) -> None:
         if active != self._active:

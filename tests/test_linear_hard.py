@@ -155,7 +155,12 @@ WRONG = [
     ((H, W, T, W[:, 0].half()), {}, ArgumentTypeError, "hidden and bias are of different types"),
     ((H, W, T), {"z_loss": -1}, ArgumentError, "z_loss has a value that cannot be used.*-1"),
     ((H, W, T), {"soft_cap": 0.0}, ArgumentError, "soft_cap.*a finite number > 0, or None"),
-    ((H, W, T), {"label_smoothing": 2}, ArgumentError, r"label_smoothing.*a number in \[0, 1\]"),
+    (
+        (H, W, T),
+        {"label_smoothing": 2},
+        ArgumentError,
+        r"^linear_cross_entropy: label_smoothing.*a number in \[0, 1\]",
+    ),
     ((H, W, T), {"class_weight": W[:4, 0]}, ShapeError, "class_weight does not fit the classes"),
     ((H, W, T), {"sample_weight": -torch.ones(6)}, ArgumentError, "must be finite and >= 0"),
     ((H, W, T), {"sample_weight": torch.ones(5)}, ShapeError, "sample weights do not fit"),

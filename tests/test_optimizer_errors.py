@@ -49,6 +49,10 @@ BOUNDS = [
     ("SGD", {"clip_value": -2.0}, "-2.0", "a number > 0, or None"),
     ("SGD", {"average": 1.0}, "1.0", "a number in [0, 1), or None"),
     ("SGD", {"nesterov": 1}, "1", "True or False"),
+    ("SGD", {"lr": True}, "True", "a number >= 0, or a schedule"),
+    ("SGD", {"weight_decay": False}, "False", "a number >= 0"),
+    ("SGD", {"clip_norm": True}, "True", "a number > 0, or None"),
+    ("Adam", {"betas": (False, 0.9)}, "(False, 0.9)", "2 numbers in [0, 1)"),
     (
         "SGD",
         {"decay": "coupeld"},

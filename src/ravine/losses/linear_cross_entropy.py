@@ -164,7 +164,7 @@ def _terms(
         "label_smoothing": label_smoothing,
         "ignore_index": ignore_index,
     }
-    check_bounds("cross_entropy", {**values, "dim": -1}, ROWS.bounds)
+    check_bounds(NAME, {**values, "dim": -1}, ROWS.bounds)
     check_bounds(NAME, {"z_loss": z_loss, "soft_cap": soft_cap}, BOUNDS)
     return Terms(ROWS, values, soft_cap, z_loss), values
 

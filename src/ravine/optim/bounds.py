@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -13,22 +13,32 @@ from ravine.errors import ArgumentError, ArgumentTypeError
 from ravine.rules.rule import Bound
 from ravine.schedules import Schedule
 
-_NOT_NEGATIVE: Bound = ("a number >= 0", lambda x: x >= 0)
-_POSITIVE_OR_NONE: Bound = ("a number > 0, or None", lambda x: x is None or x > 0)
-_FRACTION: Bound = ("a number in [0, 1)", lambda x: 0 <= x < 1)
-_COUNT: Bound = ("a whole number > 0", lambda x: x >= 1 and x == int(x))
-_SIZE: Bound = ("a whole number >= 0", lambda x: x >= 0 and x == int(x))
+
+def _numbers(text: str, test: Callable[[Any], bool]) -> Bound:
+    """Return the bound of what passes a test; True and False are no numbers."""
+    return text, lambda x: not _is_condition(x) and test(x)
+
+
+def _is_condition(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, tuple) and any(map(_is_condition, value)))
+
+
+_NOT_NEGATIVE = _numbers("a number >= 0", lambda x: x >= 0)
+_POSITIVE_OR_NONE = _numbers("a number > 0, or None", lambda x: x is None or x > 0)
+_FRACTION = _numbers("a number in [0, 1)", lambda x: 0 <= x < 1)
+_COUNT = _numbers("a whole number > 0", lambda x: x >= 1 and x == int(x))
+_SIZE = _numbers("a whole number >= 0", lambda x: x >= 0 and x == int(x))
 _FLAG: Bound = ("True or False", lambda x: isinstance(x, bool))
 
 _ANY: Bound = ("a finite number", lambda _: True)
 
 BOUNDS: dict[str, Bound] = {
-    "lr": ("a number >= 0, or a schedule", lambda x: x >= 0),
-    "betas": ("numbers in [0, 1)", lambda x: all(0 <= b < 1 for b in x)),
+    "lr": _numbers("a number >= 0, or a schedule", lambda x: x >= 0),
+    "betas": _numbers("numbers in [0, 1)", lambda x: all(0 <= b < 1 for b in x)),
     "beta": _FRACTION,
     "beta1": _FRACTION,
     "beta2": _FRACTION,
-    "alpha": ("a number in [0, 1]", lambda x: 0 <= x <= 1),
+    "alpha": _numbers("a number in [0, 1]", lambda x: 0 <= x <= 1),
     "eps": _NOT_NEGATIVE,
     "momentum": _NOT_NEGATIVE,
     "weight_decay": _NOT_NEGATIVE,
@@ -39,7 +49,7 @@ BOUNDS: dict[str, Bound] = {
     "l2": _NOT_NEGATIVE,
     "clip_norm": _POSITIVE_OR_NONE,
     "clip_value": _POSITIVE_OR_NONE,
-    "average": ("a number in [0, 1), or None", lambda x: x is None or 0 <= x < 1),
+    "average": _numbers("a number in [0, 1), or None", lambda x: x is None or 0 <= x < 1),
     "decay": (
         "'coupled', 'decoupled' (times lr) or 'independent' (of lr)",
         lambda x: x in ("coupled", "decoupled", "independent"),
@@ -50,9 +60,8 @@ BOUNDS: dict[str, Bound] = {
         lambda x: x in ("float32", "bfloat16", "int8"),
     ),
     "stochastic_rounding": _FLAG,
-    "rounding_seed": (
-        "a whole number in [0, 2^63)",
-        lambda x: isinstance(x, int) and not isinstance(x, bool) and 0 <= x < 2**63,
+    "rounding_seed": _numbers(
+        "a whole number in [0, 2^63)", lambda x: isinstance(x, int) and 0 <= x < 2**63
     ),
     "skip_nonfinite": _FLAG,
     "in_backward": _FLAG,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -148,6 +149,26 @@ def test_nothing_is_held_or_let_go_of():
         other.look()
     assert counts() == before
     assert abs(sys.getrefcount(None) - nones) < 500  # one a look would be 1000
+
+
+@pytest.mark.parametrize("given", [None, 7, "torch.int32"])
+def test_what_is_no_table_of_dlpack_is_not_used(given, monkeypatch):
+    monkeypatch.setattr(gradients, "Tensor", SimpleNamespace(__dlpack_c_exchange_api__=given))
+    assert gradients._of_torch.__wrapped__() == 0
+
+
+def test_an_older_table_behind_a_newer_one_is_found(monkeypatch):
+    older, newer = ((ctypes.c_int64 * 7)(version) for version in (1 + (3 << 32), 2))
+    older[5], newer[5] = 77, 78
+    make = ctypes.PYFUNCTYPE(ctypes.py_object, *[ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p])
+    make = make(("PyCapsule_New", ctypes.pythonapi))
+    name = b"dlpack_exchange_api"
+    capsule = make(ctypes.addressof(newer), name, None)
+    held = SimpleNamespace(__dlpack_c_exchange_api__=capsule)
+    monkeypatch.setattr(gradients, "Tensor", held)
+    assert gradients._of_torch.__wrapped__() == 0  # none that is older
+    newer[1] = ctypes.addressof(older)
+    assert gradients._of_torch.__wrapped__() == 77
 
 
 def test_steps_are_the_same_without_it(monkeypatch):

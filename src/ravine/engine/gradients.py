@@ -33,6 +33,7 @@ def kernel(head):
 '''
 
 _NAME = sys.intern("grad")
+_TABLE = b"dlpack_exchange_api"
 
 
 class Gradients:
@@ -102,11 +103,14 @@ def _of_torch() -> int:
     which this is the fourth (DLPack 1.2 and later of version 1).
     """
     capsule = getattr(Tensor, "__dlpack_c_exchange_api__", None)
-    if capsule is None:
+    arguments = ctypes.py_object, ctypes.c_char_p
+    valid = ctypes.PYFUNCTYPE(ctypes.c_int, *arguments)(("PyCapsule_IsValid", ctypes.pythonapi))
+    pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, *arguments)(
+        ("PyCapsule_GetPointer", ctypes.pythonapi)
+    )
+    if not valid(capsule, _TABLE):
         return 0
-    pointer = ctypes.pythonapi.PyCapsule_GetPointer
-    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    table = pointer(capsule, b"dlpack_exchange_api")
+    table = pointer(capsule, _TABLE)
     while table and ctypes.c_uint32.from_address(table).value != 1:
         table = ctypes.c_int64.from_address(table + 8).value
     return ctypes.c_int64.from_address(table + 40).value if table else 0

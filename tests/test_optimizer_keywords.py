@@ -94,11 +94,6 @@ def test_contradicting_words_for_weight_decay():
     ("keyword", "instead"),
     [
         (
-            "capturable",
-            "leave it out, and the step outside of the captured graph: step counts and "
-            "hyperparameters are read by the host",
-        ),
-        (
             "differentiable",
             "use torch.optim's class of the same name to differentiate through a step",
         ),

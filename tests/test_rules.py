@@ -104,7 +104,7 @@ def test_every_option_is_varied_in_a_row():
     given = set().union(*(row.options for row in ROWS))
     # What rounds at random has its own tests, test_lean_*.py; what leaves steps out, too.
     elsewhere = {"backend", "state_dtype", "stochastic_rounding", "rounding_seed"}
-    elsewhere |= {"skip_nonfinite", "in_backward"}
+    elsewhere |= {"skip_nonfinite", "in_backward", "capturable"}
     assert set(ravine.optim.Adam.options) - elsewhere <= given
 
 

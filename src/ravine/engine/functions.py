@@ -95,7 +95,8 @@ def where(condition: Value, a: Value, b: Value) -> Value:
         # torch.where of two numbers is float32 whatever the condition came from.
         exact = all(x != x or float(np.float32(x)) == x for x in (a, b))
         dtype = torch.float32 if exact else torch.float64
-        a = torch.tensor(a, dtype=dtype, device=condition.device)
+        # Not torch.tensor, which would copy a number of the host's while a CUDA graph is captured.
+        a = torch.full((), a, dtype=dtype, device=condition.device)
         return torch.where(condition, a, b)
     return torch.where(condition, a, b)
 

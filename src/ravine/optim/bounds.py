@@ -65,6 +65,7 @@ BOUNDS: dict[str, Bound] = {
     ),
     "skip_nonfinite": _FLAG,
     "in_backward": _FLAG,
+    "capturable": _FLAG,
     "maximize": _FLAG,
     "cautious": _FLAG,
     "nesterov": _FLAG,

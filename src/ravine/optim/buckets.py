@@ -10,7 +10,6 @@ from torch import Tensor
 from ravine.engine.lean import Stored
 from ravine.engine.program import Program
 from ravine.errors import EquationError
-from ravine.optim.rows import Numbers
 from ravine.optim.sharding import Ranks
 from ravine.optim.totals import Sweeps
 
@@ -25,7 +24,9 @@ class Bucket(Protocol):
     """What an optimizer asks of a bucket, in this order, at every step."""
 
     members: Sequence[Member]
-    numbers: Numbers
+
+    numbers: Any
+    """``steps``, the step count of each weight, and ``held``, numbers that are state, by name."""
     description: str
     reduces: bool
     """Whether a step needs sweeps."""
@@ -105,3 +106,12 @@ def needed_state(program: Program, group: Mapping[str, Any]) -> set[str]:
             - program.private
             - ({"average"} if group["average"] is None else set())
         )
+
+
+def sums_model(program: Program, group: Mapping[str, Any]) -> bool:
+    """Whether a step needs sums over all weights, besides the norm of the gradient."""
+    try:
+        sweeps = program.specialise(group).sweeps
+    except EquationError:  # only the reference can run it, and knows on the way
+        return program.reduces
+    return any(total.of_model for sweep in sweeps for total in sweep.totals)

@@ -16,6 +16,7 @@ from ravine.engine.lean import Stored
 from ravine.engine.norm import SQUARES, count_nonfinite
 from ravine.engine.program import Program, Specialised
 from ravine.optim.buckets import Member, Stale
+from ravine.optim.capturable import refuse_capture
 from ravine.optim.passes import Pass, Rows, each
 from ravine.optim.rows import Numbers, Table
 from ravine.optim.sharding import is_sharded, local, local_gradients, summed_over
@@ -79,6 +80,7 @@ class CompiledBucket:
         self._all = list(range(len(members)))
         self._active = self._all
         self._addresses: list[int] = []
+        self._on_gpu = self._weights[0].is_cuda
         self._gradients = Gradients(self._weights) if available() and not self._sharded else None
         self._copies: Sequence[Any] = ()  # of gradients, alive until they were read
         self._rows: Rows | None = None  # what the sweeps have left
@@ -90,6 +92,8 @@ class CompiledBucket:
         self._norm: Launch | None = None
 
     def gather(self) -> None:
+        if self._on_gpu:
+            refuse_capture()
         for k, group in enumerate(self._groups):
             decided = self._decisive(group)
             if decided != self._decided[k]:

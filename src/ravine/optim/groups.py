@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from ravine.errors import ArgumentError, unknown_option
-from ravine.optim import lean_state
+from ravine.optim import capturable, lean_state
 from ravine.optim.bounds import check_bounds
 from ravine.optim.buckets import Group
 from ravine.optim.nonfinite import SKIPPED
@@ -47,6 +47,7 @@ def completed(optimizer: Any, group: Group) -> Group:
         own=optimizer.rule.bounds,
     )
     lean_state.check(optimizer.rule, group, where)
+    capturable.check(optimizer.rule, group, where)
     if optimizer.rule.check is not None:
         optimizer.rule.check(group)
     if optimizer.rule.evaluation is not None:

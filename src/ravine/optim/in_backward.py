@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from ravine.errors import ArgumentError
-from ravine.optim.buckets import Bucket, Stale
-from ravine.optim.plan import sums_model, wants_only_state
+from ravine.optim.buckets import Bucket, Stale, sums_model
+from ravine.optim.plan import wants_only_state
 from ravine.optim.totals import settle
 
 _COMMON = {"norm": math.nan, "grad_scale": 1.0}

@@ -11,7 +11,7 @@ from torch import Tensor
 from ravine.optim import lean_state
 from ravine.optim.watched import WatchedStates
 
-_forms = itemgetter(*lean_state.LEAN_OPTIONS, "skip_nonfinite")
+_forms = itemgetter(*lean_state.LEAN_OPTIONS, "skip_nonfinite", "capturable")
 
 
 class MadeFor:

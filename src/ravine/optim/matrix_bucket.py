@@ -110,7 +110,7 @@ class MatrixBucket:
         first = self.members[0]
         self._lean = [name for name in first.state if isinstance(first.forms[name], Lean)]
         for place, one in enumerate(reversed(self._elementwise())):  # the last rounds the weights
-            one.numbers = _OfPass(self._counted, place)  # type: ignore[assignment]
+            one.numbers = _OfPass(self._counted, place)
 
     def _elementwise(self) -> list[Bucket]:
         return [one for one in self._passes if not isinstance(one, MatrixCall)]

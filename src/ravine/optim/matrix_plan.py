@@ -16,6 +16,7 @@ from ravine.engine.program import Program
 from ravine.errors import ArgumentError
 from ravine.optim import lean_state
 from ravine.optim.buckets import Bucket, Group, Member
+from ravine.optim.capturable import check as check_capturable
 from ravine.optim.compiled_bucket import CompiledBucket
 from ravine.optim.matrix_bucket import MatrixBucket, computed_dtype, stack_of
 from ravine.optim.matrix_programs import MatrixPrograms
@@ -107,6 +108,7 @@ class MatrixPlan(Plan):
                 self.waiting.append(weight)
                 continue
             check_gradient(weight)
+            check_capturable(rule, group, rule.name)
             member = Member(weight, group, {}, self._steps(weight), {}, index)
             member.forms["w"] = lean_state.weight_form(weight, group)
             for name in kept_moments(rule, weight, group):

@@ -33,7 +33,9 @@ from ravine.rules import Rule
 
 _RUNTIME = ("t", "norm")
 _add_param_group = unwrapped(torch.optim.Optimizer.add_param_group)
-_OF_THE_STEP: dict[str, Any] = {"skip_nonfinite": False, "in_backward": False, "backend": "auto"}
+_OF_THE_STEP: dict[str, Any] = {
+    "skip_nonfinite": False, "in_backward": False, "capturable": False, "backend": "auto",
+}  # fmt: skip
 _TAKEN = {
     "self", "params", "param_names", "initial_lr", "schedule", "schedule_step", "grad_scale",
     nonfinite.SKIPPED, AVERAGE, *_OF_THE_STEP, *lean_state.LEAN_OPTIONS, *TORCH_WAYS,
@@ -71,10 +73,13 @@ class Optimizer(Stepping):
               weights, state and schedules stay as they are, see `skipped_steps`,
             * ``in_backward``: step each weight as soon as backward has its gradient, and free that;
               `step` then only ends the step,
+            * ``capturable``: read nothing on the host, so that a CUDA graph can hold the step: numbers
+              of the step are tensors, the equations plain PyTorch operations. lr may be a tensor on the
+              weights' device, which the graph then reads anew,
             * ``backend``: "auto", "cpu", "gpu" or "reference", see `explain`,
             * ``foreach`` and ``fused`` of torch are taken and change nothing: every step is fused;
-              ``decoupled_weight_decay=True`` is ``decay="decoupled"``; ``capturable`` and
-              ``differentiable`` are taken as False only.
+              ``decoupled_weight_decay=True`` is ``decay="decoupled"``; ``differentiable`` is taken as
+              False only.
 
     The gradient ``p.grad`` is never changed. Weights in bfloat16 or float16 are computed, and keep
     their state, in float32 (torch keeps it in the weight's type).

@@ -13,9 +13,11 @@ from ravine.engine import cpu
 from ravine.engine.choice import Choice, choose
 from ravine.engine.lean import Lean
 from ravine.engine.program import Program
-from ravine.errors import ArgumentError, ArgumentTypeError, EquationError
+from ravine.errors import ArgumentError, ArgumentTypeError
 from ravine.optim import lean_state
-from ravine.optim.buckets import Bucket, Group, Member, needed_state
+from ravine.optim.buckets import Bucket, Group, Member, needed_state, sums_model
+from ravine.optim.capturable import CapturableBucket
+from ravine.optim.capturable import check as check_capturable
 from ravine.optim.compiled_bucket import CompiledBucket
 from ravine.optim.made_for import MadeFor
 from ravine.optim.options import AVERAGE
@@ -98,6 +100,7 @@ class Plan:
     def _make_buckets(self, only: Tensor | None) -> list[Bucket]:
         shared: dict[tuple[Any, ...], list[Member]] = {}
         plans: dict[tuple[Any, ...], tuple[str, Any, str]] = {}
+        captured: dict[torch.device, list[Member]] = {}
         index = -1
         for group in self.groups:
             self.needs_norm |= group["clip_norm"] is not None
@@ -116,6 +119,10 @@ class Plan:
                     continue
                 check_gradient(weight)
                 member = self._member(group, weight, index)
+                if group["capturable"]:
+                    check_capturable(self.rule, group, self.rule.name)  # again: groups are edited
+                    captured.setdefault(weight.device, []).append(member)
+                    continue
                 choice = chosen_executor(self.program, member)
                 specialised = None
                 if choice.executor != "reference":
@@ -138,6 +145,10 @@ class Plan:
                 CompiledBucket(self.program, specialised, part, executor(kind), description)
                 for part in apart(members)
             ]
+        names = {name: self.rule.state_names.get(name, name) for name in self.program.numbers}
+        for members in captured.values():
+            states = [self.state[member.weight] for member in members]
+            buckets.append(CapturableBucket(self.program, members, names, states))
         for bucket in buckets:
             held = {"step": bucket.numbers.steps, **bucket.numbers.held}
             for k, member in enumerate(bucket.members):
@@ -232,15 +243,6 @@ def apart(members: list[Member]) -> list[list[Member]]:
             parts.append([])
         parts[part_of[-1]].append(member)
     return parts
-
-
-def sums_model(program: Program, group: Group) -> bool:
-    """Whether a step needs sums over all weights, besides the norm of the gradient."""
-    try:
-        sweeps = program.specialise(group).sweeps
-    except EquationError:  # only the reference can run it, and knows on the way
-        return program.reduces
-    return any(total.of_model for sweep in sweeps for total in sweep.totals)
 
 
 def wants_only_state(optimizer: Any) -> bool:

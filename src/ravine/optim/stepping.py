@@ -75,7 +75,7 @@ class Stepping(torch.optim.Optimizer):
             if plan.skips and not nonfinite.is_finite(plan, squares):
                 nonfinite.count(self.param_groups)
                 return loss
-            common["norm"] = math.sqrt(squares) / common["grad_scale"]
+            common["norm"] = _root(squares) / common["grad_scale"]
         if plan.follows:  # not sooner: a step left out is none of the schedule's
             self._follow_schedules(count=1)
         if plan.reduces:
@@ -125,3 +125,8 @@ class Stepping(torch.optim.Optimizer):
         """From now on take gradients that are multiplied by ``grad_scale``."""
         self.program = step_program(self.rule, scaled=True)
         self._plan = None
+
+
+def _root(squares: Any) -> Any:
+    # A tensor, where nothing may be read by the host: see `ravine.optim.capturable`.
+    return squares.sqrt() if isinstance(squares, Tensor) else math.sqrt(squares)

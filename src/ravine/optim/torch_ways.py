@@ -11,8 +11,6 @@ _ALIKE = ("foreach", "fused")
 """How torch is told to run the same step in another way; here it always is fused."""
 
 _REFUSED = {
-    "capturable": "leave it out, and the step outside of the captured graph: step counts and "
-    "hyperparameters are read by the host",
     "differentiable": "use torch.optim's class of the same name to differentiate through a step",
 }
 """What is only taken as False, and what to do instead."""

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 from collections.abc import Generator
 from typing import Any
 
 import pytest
-import torch
 
+# torch is imported where it is needed: the process that starts the workers never needs it, and they would
+# wait for it for 3 s.
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if WORKERS > 1:
+    import torch
+
+    # A worker has said all it has to say. Taking every module apart takes Python 3 s.
+    atexit.register(os._exit, 0)
     # Two pools of spinning threads on the same cores wait for each other for milliseconds a step.
     THREADS = max(1, (os.cpu_count() or 1) // WORKERS)
     torch.set_num_threads(THREADS)
@@ -68,4 +74,6 @@ def pytest_sessionfinish() -> None:
 @pytest.fixture(autouse=True)
 def _seeded():
     """Begin every test with the same random numbers."""
+    import torch
+
     torch.manual_seed(0)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from gpu_support import (
     DEVICE,
+    ONE_TYPE,
     RULE_CASES,
     SIZES,
     TOLERANCE,
@@ -32,10 +33,15 @@ from ravine.rules import RULES
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in.*:RuntimeWarning")
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize(
-    ("name", "options"), [case for case in RULE_CASES if not RULES[case[0]].equation.reduces]
-)  # those that need sweeps are in gpu_optimizer_cases.py
+    ("name", "options", "dtype"),
+    [
+        (name, options, dtype)
+        for name, options in RULE_CASES
+        if not RULES[name].equation.reduces  # those that need sweeps are in gpu_optimizer_cases.py
+        for dtype in (ONE_TYPE if options else TOLERANCE)
+    ],
+)
 def test_rules_against_the_reference(name, options, dtype):
     program = rule_program(name)
     types = dict.fromkeys(program.variables, dtype)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gpu_support import DEVICE, SIZES, TOLERANCE
+from gpu_support import DEVICE, ONE_TYPE, SIZES, TOLERANCE
 
 import ravine.optim
 from ravine.engine import gpu
@@ -42,8 +42,11 @@ def run(name, backend, dtype, options):
     return weights, optimizer
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["plain", "every-option"])
+@pytest.mark.parametrize(
+    ("options", "dtype"),
+    [({}, dtype) for dtype in TOLERANCE] + [(EVERYTHING, dtype) for dtype in ONE_TYPE],
+    ids=lambda one: ("every-option" if one else "plain") if isinstance(one, dict) else str(one),
+)
 @pytest.mark.parametrize("name", sorted({*STATEFUL, *SWEPT}))
 def test_sweeps_and_numbers_against_the_reference(name, options, dtype):
     ours, a = run(name, "auto", dtype, options)

@@ -75,6 +75,7 @@ def _in_script(value: Any) -> str:
     return text
 
 
+@cache  # Plotly's 5 MB are the same in every page: they were half of the time that a page takes
 def _hash(script: str) -> str:
     digest = hashlib.sha256(script.encode("utf-8")).digest()
     return "sha256-" + base64.b64encode(digest).decode("ascii")

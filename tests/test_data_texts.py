@@ -83,12 +83,17 @@ def test_a_missing_text_and_a_bad_length_are_refused(tmp_path: Path) -> None:
         Characters(tmp_path / "none.txt", length=0)
 
 
-@pytest.mark.parametrize("after", [TEXT[:40], TEXT.replace("B", "!"), ""])
-def test_a_text_that_changes_under_the_run_is_told(after: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("after", "window"),
+    [(TEXT[:40], 5), (TEXT.replace("B", "!"), 0), (TEXT.replace("j", "!"), 2), ("", 0)],
+)
+def test_a_text_that_changes_under_the_run_is_told(after: str, window: int, tmp_path: Path) -> None:
+    """The place is the first window that holds what was not there."""
     path = written(tmp_path / "t.txt", TEXT)
     source = Characters(path, length=7)
     written(path, after)
-    with pytest.raises(DataError, match=r"(?s)has changed since.*t.txt, byte.*sha256"):
+    place = len(TEXT[: 7 * window].encode())
+    with pytest.raises(DataError, match=rf"(?s)has changed since.*t.txt, byte {place}\n.*sha256"):
         source.take(torch.arange(len(source)))
 
 

@@ -71,17 +71,23 @@ class Characters(RowSource):
 
     def take(self, rows: Tensor) -> Pair:
         """Return windows by number: inputs and targets, int64 (len(rows), length)."""
-        codes = np.empty((len(rows), self.length + 1), np.int64)
+        length = self.length + 1
+        chosen = rows.numpy()
+        first, last = (self._starts[one].tolist() for one in (chosen, chosen + 1))
+        windows = []
         with self._reading(), self.path.open("rb", buffering=0) as file:
-            for place, row in enumerate(rows.tolist()):
-                first, last = self._starts[row], self._starts[row + 1]
-                file.seek(first)
+            for begin, end in zip(first, last, strict=True):
+                file.seek(begin)
                 # The last target is the character after the window: at most 4 bytes.
-                written = file.read(last + 4 - first).decode(errors="ignore")
-                points = np.frombuffer(written[: self.length + 1].encode("utf-32-le"), "<u4")
-                if len(points) != self.length + 1 or (self._numbers[points] < 0).any():
-                    raise self._changed(first)
-                codes[place] = self._numbers[points]
+                window = file.read(end + 4 - begin).decode(errors="ignore")[:length]
+                if len(window) != length:
+                    raise self._changed(begin)
+                windows.append(window)
+        points = np.frombuffer("".join(windows).encode("utf-32-le"), "<u4")
+        codes = self._numbers[points].astype(np.int64).reshape(len(rows), length)
+        strange = (codes < 0).any(axis=1)
+        if strange.any():
+            raise self._changed(first[int(strange.argmax())])
         taken = torch.from_numpy(codes)
         return taken[:, :-1], taken[:, 1:]
 

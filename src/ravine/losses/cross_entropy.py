@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ravine.errors import TargetError
+from ravine.losses import executors
 from ravine.losses.arguments import readable
 from ravine.losses.bounds import FRACTION, INTEGER, Bound
 from ravine.losses.class_arguments import class_numbers
 from ravine.losses.cross_entropy_reference import check_targets, rows_loss
-from ravine.losses.fused_rows import RowBatch, weights_total
 from ravine.losses.kernels.cross_entropy_cpu import (
     PARALLEL_FROM,
     rows_loss_and_gradient,
     small_batch,
 )
+from ravine.losses.row_formula import RowBatch, Scale, weights_total
 from ravine.losses.rows import RowLoss
 
 DOC = """Cross-entropy of logits with classes, or with probabilities of the classes.
@@ -67,6 +68,7 @@ class CrossEntropyRows:
     """The rows of cross-entropy."""
 
     takes_soft = True
+    on_gpu = True
 
     bounds: Mapping[str, Bound] = {
         "label_smoothing": FRACTION,
@@ -110,11 +112,14 @@ class CrossEntropyRows:
             target = target.to(torch.float64 if scores.dtype is torch.float64 else torch.float32)
         return rows_loss(scores, target, sample_weight=factor, **options)
 
-    def kernel(self, batch: RowBatch, scale: float, gradient: Tensor | None) -> Tensor:
+    def kernel(self, batch: RowBatch, scale: Scale, gradient: Tensor | None) -> Tensor:
         scores, target, factor, options = batch
-        return rows_loss_and_gradient(
-            scores, target, sample_weight=factor, scale=scale, gradient=gradient, **options
-        )
+        run: Callable[..., Tensor] = rows_loss_and_gradient
+        if executors.kind_of(scores) == "gpu":
+            from ravine.losses.kernels import cross_entropy_gpu  # which imports Triton
+
+            run = cross_entropy_gpu.rows_loss_and_gradient
+        return run(scores, target, sample_weight=factor, scale=scale, gradient=gradient, **options)
 
 
 class SmallCrossEntropyRows(CrossEntropyRows):

@@ -3,96 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ravine.engine import cpu
-from ravine.engine.choice import warn_once
-from ravine.losses import buffers
+from ravine.losses import buffers, executors
 from ravine.losses.arguments import is_batched, plain_only
-from ravine.losses.bounds import Bound
 from ravine.losses.fused import HALVES
 from ravine.losses.kernels.target_scan import scan
 from ravine.losses.kernels.target_scan import total as total_of
-
-IGNORED = -(2**63)
-"""What stands for the class of left out rows where a loss has none."""
-
-
-class RowBatch(NamedTuple):
-    """Rows of scores with all that their losses depend on.
-
-    A tuple, because a frozen dataclass takes a microsecond to make.
-    """
-
-    scores: Tensor
-    """(rows, classes), in a float type."""
-    target: Tensor
-    """(rows,) int64, or (rows, classes) in the type of the arithmetic."""
-    factor: Tensor | None
-    """(rows,) sample weights in the type of the arithmetic, or None."""
-    options: Mapping[str, Any]
-    """The options of the loss, settled."""
-
-
-class Rows(Protocol):
-    """The formula of a row loss."""
-
-    takes_soft: bool
-    """Whether a target may be (rows, classes) in a float type, instead of classes."""
-
-    bounds: Mapping[str, Bound]
-    """Of the options: option -> (test, the bound in words)."""
-
-    def settle(self, scores: Tensor, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the options in the form that the others want, or raise."""
-
-    def check_target(self, batch: RowBatch) -> None:
-        """Raise for the first target that the loss is not defined for."""
-
-    def amount(self, batch: RowBatch) -> Tensor:
-        """Return what the mean divides by; may be differentiated, and looks at no value."""
-
-    def reference(self, batch: RowBatch) -> Tensor:
-        """Return the loss of each row, times its factor."""
-
-    def kernel(self, batch: RowBatch, scale: float, gradient: Tensor | None) -> Tensor:
-        """Return the same on the CPU; fill the gradient, times ``scale``, if it is given."""
-
-
-class PlainRows(Rows, Protocol):
-    """Rows for which no kernel pays: the reference is all there is."""
-
-    takes_soft: bool = False
-
-    def kernel(self, batch: RowBatch, scale: float, gradient: Tensor | None) -> Tensor:
-        if gradient is None:
-            return self.reference(batch)
-        with torch.enable_grad():
-            leaf = batch.scores.requires_grad_()
-            losses = self.reference(batch)
-            (found,) = torch.autograd.grad((losses * scale).sum(), leaf)
-        # Autograd gives `where` a slope of 0 or 1 at NaN.
-        gradient.copy_(found.masked_fill(losses.isnan()[:, None], torch.nan))
-        return losses.detach()
-
-
-class SmallRows(Rows, Protocol):
-    """Rows with a kernel that serves a small batch by one call."""
-
-    small: int
-    """Below how many scores it does."""
-
-    def small_batch(
-        self, batch: RowBatch, divisor: float, gradient: Tensor | None
-    ) -> tuple[bool, float, float]:
-        """Return whether a class is out of range, the losses' sum and what scales the gradient.
-
-        Target checked, sum and gradient by one call of a kernel; integer targets only.
-        """
+from ravine.losses.row_formula import IGNORED, RowBatch, Rows, Scale
 
 
 class Request(NamedTuple):
@@ -141,7 +62,10 @@ class FusedRows(torch.autograd.Function):
             _, gradient = compute(rows, RowBatch(wide, target, factor, options), scale, True)
             gradient = gradient * (grad_output if summed else grad_output[..., None])
             return gradient.to(scores.dtype), None
-        total = summed and grad_output.is_cpu
+        total = summed and executors.at_hand(grad_output)
+        if summed and not total and executors.executor(rows, scores) == "gpu":
+            batch = RowBatch(scores, target, factor, options)
+            return _rescaled(rows, batch, scale, grad_output, gradient), None
         arriving = grad_output.item() if total else 1.0
         if half and total and arriving != 1:
             # All factors before rounding, so that a scaled loss saves what float16 cannot hold.
@@ -156,12 +80,19 @@ class FusedRows(torch.autograd.Function):
         return gradient if gradient.dtype is scores.dtype else gradient.to(scores.dtype), None
 
 
-def weights_total(batch: RowBatch) -> Tensor:
-    """Return the sum of the sample weights, or how many rows there are where none has a weight."""
-    target, factor = batch.target, batch.factor
-    if factor is None:
-        return torch.tensor(float(len(target)), dtype=torch.float64, device=target.device)
-    return factor.sum(dtype=torch.float64)
+def _rescaled(
+    rows: Rows, batch: RowBatch, scale: Scale, grad_output: Tensor, gradient: Tensor | None
+) -> Tensor:
+    """Return the gradient times what arrives, which the host does not wait for.
+
+    Where it is 1, what is there already stays; else all factors come before the rounding.
+    """
+    arriving = grad_output.double()
+    factors = arriving * scale
+    if gradient is not None:
+        factors = torch.stack((factors, arriving))
+    found: Tensor = compute(rows, batch, factors, True, gradient)[1]
+    return found
 
 
 def plain_losses(rows: Rows, batch: RowBatch) -> Tensor:
@@ -175,10 +106,10 @@ def plain_losses(rows: Rows, batch: RowBatch) -> Tensor:
     return torch.where(kept, factor * losses, 0.0)
 
 
-def first_pass(request: Request, needs_gradient: bool) -> tuple[Tensor, Any, float, RowBatch]:
+def first_pass(request: Request, needs_gradient: bool) -> tuple[Tensor, Any, Scale, RowBatch]:
     """Check the targets; return the loss, the gradient, its scale, and the batch that was used."""
     rows, batch, summed, divisor, checked = request
-    on_cpu = compiled(batch.scores)
+    on_cpu = executors.executor(rows, batch.scores) == "cpu"
     if on_cpu:
         batch = _contiguous(batch)
         scores = batch.scores
@@ -190,8 +121,7 @@ def first_pass(request: Request, needs_gradient: bool) -> tuple[Tensor, Any, flo
                 wide = torch.float64 if scores.dtype is torch.float64 else torch.float32
                 return torch.scalar_tensor(total * scale, dtype=wide), gradient, scale, batch
     batch, amount = settled_targets(rows, batch, divisor == 0, checked, on_cpu)
-    divisor = divisor or amount
-    scale = 1.0 / divisor if divisor != 0 else 0.0
+    scale = reciprocal(divisor or amount)
     losses, gradient = compute(rows, batch, scale, needs_gradient)
     return sum_of(losses, scale) if summed else losses, gradient, scale, batch
 
@@ -208,18 +138,26 @@ def _contiguous(batch: RowBatch) -> RowBatch:
     return RowBatch(scores.contiguous(), target.contiguous(), factor, options)
 
 
-def sum_of(losses: Tensor, scale: float) -> Tensor:
+def reciprocal(amount: float | Tensor) -> Scale:
+    """Return 1 / amount, or 0 for 0."""
+    if isinstance(amount, Tensor):
+        return torch.where(amount == 0, 0.0, 1.0 / amount)
+    return 1.0 / amount if amount != 0 else 0.0
+
+
+def sum_of(losses: Tensor, scale: Scale) -> Tensor:
     """Return the sum of the losses, added in float64, times ``scale``."""
-    if compiled(losses):
+    if not isinstance(scale, Tensor) and executors.kind_of(losses) == "cpu":
         return torch.scalar_tensor(total_of(losses) * scale, dtype=losses.dtype)
     return (losses.sum(dtype=torch.float64) * scale).to(losses.dtype)
 
 
 def settled_targets(
     rows: Rows, batch: RowBatch, wanted: bool, checked: bool, on_cpu: bool
-) -> tuple[RowBatch, float]:
+) -> tuple[RowBatch, float | Tensor]:
     """Check the targets; return the batch, and what the mean divides by if it is wanted.
 
+    A number on a device stays there.
     Unchecked classes that are out of range make their rows NaN: no kernel ever sees them.
     """
     scores, target, factor, options = batch
@@ -236,7 +174,8 @@ def settled_targets(
         batch = without_strangers(batch)
     if not wanted or (target.ndim == 2 and factor is None):
         return batch, float(len(target))
-    return batch, float(rows.amount(batch))
+    found = rows.amount(batch)
+    return batch, float(found) if executors.at_hand(found) else found
 
 
 def without_strangers(batch: RowBatch) -> RowBatch:
@@ -251,22 +190,22 @@ def without_strangers(batch: RowBatch) -> RowBatch:
     return RowBatch(scores, torch.where(known, target, 0), factor, options)
 
 
-def compiled(tensor: Tensor) -> bool:
-    """Whether kernels run on this tensor."""
-    if not tensor.is_cpu:
-        return False
-    missing = cpu.unavailable()
-    if missing:
-        warn_once(f"{missing}: Ravine computes with plain PyTorch operations, which is slower")
-    return not missing
+def compute(
+    rows: Rows,
+    batch: RowBatch,
+    scale: Scale,
+    needs_gradient: bool,
+    gradient: Tensor | None = None,
+) -> tuple[Tensor, Any]:
+    """Return the losses of the rows and, if it is needed, their gradient times ``scale``.
 
-
-def compute(rows: Rows, batch: RowBatch, scale: float, needs_gradient: bool) -> tuple[Tensor, Any]:
-    """Return the losses of the rows and, if it is needed, their gradient times ``scale``."""
+    A kernel fills ``gradient``, if that is given; on a GPU it may lie where the scores do.
+    """
     batch = batch._replace(scores=batch.scores.detach())
-    if compiled(batch.scores):
+    if executors.executor(rows, batch.scores):
         batch = _contiguous(batch)
-        gradient = buffers.take(batch.scores, batch.scores.dtype) if needs_gradient else None
+        if needs_gradient and gradient is None:
+            gradient = buffers.take(batch.scores, batch.scores.dtype)
         return rows.kernel(batch, scale, gradient), gradient
     if not needs_gradient:
         with torch.no_grad():

@@ -11,9 +11,9 @@ from torch import Tensor
 from ravine.engine.functions import where
 from ravine.errors import TargetError
 from ravine.losses.bounds import Bound
-from ravine.losses.fused_rows import RowBatch, weights_total
 from ravine.losses.kernels.hinge_cpu import rows_hinge
 from ravine.losses.loss import elementwise_loss
+from ravine.losses.row_formula import RowBatch, Scale, weights_total
 from ravine.losses.rows import RowLoss
 
 
@@ -39,6 +39,7 @@ class CrammerSinger:
     """The rows of the multi-class hinge loss."""
 
     takes_soft = False
+    on_gpu = False
     bounds: Mapping[str, Bound] = {}
 
     def settle(self, scores: Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,7 +75,8 @@ class CrammerSinger:
         loss = torch.where(margin <= 0, 0.0, margin)
         return loss if factor is None else torch.where(factor == 0, 0.0, factor * loss)
 
-    def kernel(self, batch: RowBatch, scale: float, gradient: Tensor | None) -> Tensor:
+    def kernel(self, batch: RowBatch, scale: Scale, gradient: Tensor | None) -> Tensor:
+        assert isinstance(scale, float)  # on the CPU
         return rows_hinge(batch.scores, batch.target, batch.factor, scale, gradient)
 
 

@@ -19,12 +19,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ravine.losses.fused_rows import RowBatch, Rows, compute
+from ravine.losses import executors
+from ravine.losses.fused_rows import compute
 from ravine.losses.kernels.cross_entropy_cpu import number_type
 from ravine.losses.linear_strips import Strips, buffered, lent
+from ravine.losses.row_formula import RowBatch, Rows, Scale
 
 FEWEST, MOST = 64, 256
 """Rows of a chunk: fewer make the products slow, more do not make them faster."""
+
+MOST_ON_A_GPU = 1024
+"""By reasoning, not measured: each chunk reads and writes the whole gradient of the weight.
+
+At 8 bytes a weight and 2 operations a row and weight, 256 rows are 64 operations a byte, and an H200 does
+some 14 of float32 or 100 with TF32 while it moves one.
+"""
 
 SHARE = 3 / 64
 """Of all rows, those in a chunk: the logits held are this share of all logits."""
@@ -64,9 +73,9 @@ class Found:
     gradients: list[Tensor | None]
 
 
-def chunk_rows(rows: int) -> int:
+def chunk_rows(rows: int, most: int = MOST) -> int:
     """Return how many rows have their logits in memory at once."""
-    return min(max(FEWEST, int(rows * SHARE) // 16 * 16), MOST)
+    return min(max(FEWEST, int(rows * SHARE) // 16 * 16), most)
 
 
 def sweep(
@@ -76,7 +85,7 @@ def sweep(
     batch: Batch,
     terms: Terms,
     *,
-    scale: float = 1.0,
+    scale: Scale = 1.0,
     lse_slope: Tensor | None = None,
     with_lse: bool = False,
     wanted: tuple[bool, bool, bool] = (False, False, False),
@@ -105,7 +114,7 @@ def sweep(
     ]
     found = Found(losses, lse, gradients)
     counted = count if batch.kept is None else len(batch.kept)
-    size = min(chunk_rows(counted), counted)
+    size = min(chunk_rows(counted, MOST if hidden.is_cpu else MOST_ON_A_GPU), counted)
     at_first = _rows_at_first(weight, counted, size, gradients[1])
     for gradient in gradients:
         if gradient is not None and (gradient is not gradients[1] or not at_first):
@@ -155,7 +164,7 @@ def _slopes(
     picked: slice | Tensor,
     batch: Batch,
     terms: Terms,
-    scale: float,
+    scale: Scale,
     lse_slope: Tensor | None,
     wanted: bool,
     found: Found,
@@ -165,9 +174,11 @@ def _slopes(
     by_lse = bool(terms.z_loss) or found.lse is not None or lse_slope is not None
     # Slopes by logsumexp need as much memory again.
     step = max(1, SLOPE_NUMBERS // classes >> by_lse)
-    if not found.losses.is_cpu:
+    if not executors.at_hand(found.losses):
         step = len(logits.buffer)
     cap = terms.soft_cap
+    # One launch, and no second buffer, where the logits are not needed any more.
+    in_place = not by_lse and cap is None and executors.executor(terms.rows, logits.buffer) == "gpu"
     for start in range(0, count, step):
         x = logits.rows(start, min(start + step, count))
         if isinstance(picked, slice):
@@ -181,7 +192,11 @@ def _slopes(
         if cap is not None:
             x.div_(cap).tanh_().mul_(cap)
         losses, slopes = compute(
-            terms.rows, RowBatch(x, target, factor, terms.options), scale, wanted
+            terms.rows,
+            RowBatch(x, target, factor, terms.options),
+            scale,
+            wanted,
+            x if in_place and wanted else None,
         )
         if by_lse:
             lse = x.logsumexp(1)
@@ -198,7 +213,7 @@ def _slopes(
         found.losses[here] = losses
         if wanted and cap is not None:
             slopes.mul_(x.div_(cap).square_().neg_().add_(1))
-        if wanted:
+        if wanted and not (in_place and logits.whole):
             logits.put(start, slopes)
         del slopes  # before the next ones are made
 

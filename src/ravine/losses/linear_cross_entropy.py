@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ravine.errors import unknown_option
+from ravine.losses import executors
 from ravine.losses.arguments import (
     check_not_empty,
     check_reduction,
@@ -20,13 +21,14 @@ from ravine.losses.arguments import (
 )
 from ravine.losses.bounds import NOT_NEGATIVE, POSITIVE, Bound, check_bounds
 from ravine.losses.cross_entropy import CrossEntropyRows
-from ravine.losses.fused_rows import RowBatch, without_strangers
+from ravine.losses.fused_rows import reciprocal, without_strangers
 from ravine.losses.kernels.cross_entropy_cpu import number_type
 from ravine.losses.linear_arguments import check_head, check_head_target
 from ravine.losses.linear_autograd import Call, ChunkedRows, evaluate
 from ravine.losses.linear_chunks import Batch, Terms
 from ravine.losses.linear_reference import reference
 from ravine.losses.reduction import reduced
+from ravine.losses.row_formula import RowBatch, Scale
 
 NAME = "linear_cross_entropy"
 ROWS = CrossEntropyRows()
@@ -133,10 +135,13 @@ def linear_cross_entropy(
         losses, lse = reference(rows, weight, bias, target, factor, terms)
         found = reduced(losses, reduction, normalizer, lambda: ROWS.amount(counted))
     else:
-        scale = 1.0
+        scale: Scale = 1.0
         if reduction == "mean":
             amount = ROWS.amount(counted) if normalizer is None else normalizer
-            scale = 1.0 / float(amount) if float(amount) != 0 else 0.0
+            if isinstance(amount, Tensor) and not executors.at_hand(amount):
+                scale = reciprocal(amount.double())
+            else:
+                scale = reciprocal(float(amount))
         enabled = torch.is_grad_enabled()
         wanted = (
             enabled and rows.requires_grad,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ravine.losses.fused_rows import RowBatch, plain_losses
+from ravine.losses.fused_rows import plain_losses
 from ravine.losses.kernels.cross_entropy_cpu import number_type
 from ravine.losses.linear_chunks import Terms
+from ravine.losses.row_formula import RowBatch
 
 
 def reference(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ravine.losses.bounds import INTEGER, Bound, number
 from ravine.losses.class_arguments import check_classes, class_numbers
-from ravine.losses.fused_rows import PlainRows, RowBatch, weights_total
+from ravine.losses.row_formula import PlainRows, RowBatch, weights_total
 from ravine.losses.rows import RowLoss
 
 DOC = """Multi-class hinge after Weston and Watkins: the mean over the rivals that come too close.

@@ -16,7 +16,7 @@ from torch import Tensor
 from ravine.losses.bounds import INTEGER, Bound
 from ravine.losses.class_arguments import check_classes, class_numbers
 from ravine.losses.cross_entropy import CrossEntropyRows
-from ravine.losses.fused_rows import RowBatch
+from ravine.losses.row_formula import RowBatch, Scale
 
 Curve = Callable[[Tensor, Mapping[str, Any]], Tensor]
 
@@ -59,7 +59,7 @@ class OfCrossEntropy(CrossEntropyRows):
         kept = target != options["ignore_index"]
         return torch.where(kept if factor is None else kept & (factor != 0), losses, 0.0)
 
-    def kernel(self, batch: RowBatch, scale: float, gradient: Tensor | None) -> Tensor:
+    def kernel(self, batch: RowBatch, scale: Scale, gradient: Tensor | None) -> Tensor:
         plain = _plain(batch)
         entropy = super().kernel(plain, 1.0, None)
         with torch.enable_grad():

@@ -28,13 +28,12 @@ from ravine.losses.bounds import settled
 from ravine.losses.fused_rows import (
     FusedRows,
     Request,
-    RowBatch,
-    Rows,
     first_pass,
     plain_losses,
     without_strangers,
 )
 from ravine.losses.reduction import reduced
+from ravine.losses.row_formula import RowBatch, Rows
 from ravine.losses.row_layout import RowLayout, layout_of
 
 REMEMBERED = 64

@@ -1,0 +1,99 @@
+"""Runs the cross-entropy kernel on tensors of a GPU, in one launch."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ravine.losses.kernels.cross_entropy_triton import kernel
+
+TILE = 1024
+"""Logits of a tile at least: rows of few classes share one."""
+
+WIDEST = 4096
+"""Logits of a row in a tile at most, half as many of float64: 16 registers a thread, two programs a core."""
+
+A_WARP = 512
+"""Logits for each warp of a program, of which there are at least 4."""
+
+
+class Tile(NamedTuple):
+    """How a program's part is cut. By reasoning: nothing of this was measured on a GPU."""
+
+    rows: int
+    columns: int
+    warps: int
+
+
+def tile_of(classes: int, dtype: torch.dtype) -> Tile:
+    """Return the tile for rows of so many classes."""
+    widest = WIDEST // 2 if dtype is torch.float64 else WIDEST
+    columns = min(triton.next_power_of_2(classes), widest)
+    return Tile(max(1, TILE // columns), columns, max(columns // A_WARP, 4))
+
+
+def rows_loss_and_gradient(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    class_weight: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    ignore_index: int = -100,
+    scale: float | Tensor = 1.0,
+    gradient: Tensor | None = None,
+) -> Tensor:
+    """Return the loss of each row, in the type of the arithmetic, and fill ``gradient`` if given.
+
+    Arguments as in `cross_entropy_cpu.rows_loss_and_gradient`, with two liberties: ``scale`` may be a
+    float64 number on the device, which the host does not wait for, and ``gradient`` may be ``logits``.
+    Of two numbers the first is the scale, and nothing is done where the second is 1.
+    """
+    rows, classes = logits.shape
+    double = logits.dtype is torch.float64
+    losses = torch.empty(
+        rows, dtype=torch.float64 if double else torch.float32, device=logits.device
+    )
+    if rows == 0:
+        return losses
+    absent = logits
+    if gradient is None:
+        scale = absent  # not looked at
+    elif not isinstance(scale, Tensor):  # as an argument it would be a float32
+        scale = torch.full((), scale, dtype=torch.float64, device=logits.device)
+    bfloat = logits.dtype is torch.bfloat16
+    out = absent if gradient is None else gradient
+    if bfloat:
+        logits, out = logits.view(torch.int16), out.view(torch.int16)
+    tile = tile_of(classes, logits.dtype)
+    with torch.cuda.device(logits.device) if logits.is_cuda else nullcontext():
+        kernel[(triton.cdiv(rows, tile.rows),)](
+            logits,
+            targets,
+            absent if class_weight is None else class_weight,
+            absent if sample_weight is None else sample_weight,
+            losses,
+            out,
+            scale,
+            rows,
+            classes,
+            ignore_index,
+            EPSILON=float(label_smoothing),
+            SOFT=targets.ndim == 2,
+            WEIGHTED=class_weight is not None,
+            FACTORED=sample_weight is not None,
+            SLOPES=gradient is not None,
+            AGAIN=gradient is not None and scale.numel() == 2,
+            NUMBER=tl.float64 if double else tl.float32,
+            ONE=classes <= tile.columns,
+            ROWS=tile.rows,
+            COLUMNS=tile.columns,
+            num_warps=tile.warps,
+            enable_fp_fusion=True,
+        )
+    return losses

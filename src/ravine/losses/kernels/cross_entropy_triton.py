@@ -1,0 +1,258 @@
+"""Cross-entropy over rows on a GPU: the Triton kernel; `cross_entropy_rows` says what is computed.
+
+A program works on a tile of ``ROWS`` rows and ``COLUMNS`` classes. A row of more classes than that is
+swept twice, tile by tile: once for its maximum and what is added up, once for the gradient, when much
+of it is in the cache still. Else the tile stays in registers, and each logit is read once.
+
+What is added up is relative to the largest logit so far, and is moved down when a larger one comes.
+Those few numbers a row are float64, so that neither the moves nor the last log1p cost digits.
+
+Without smoothing and probabilities (``PLAIN``) only one class of a row has a weight: it is worked out
+once a row, and what is left for each logit are some 30 instructions. An H200 has time for 48 while 8
+bytes are read and written, so that memory is the limit.
+
+The gradient may lie where the logits do: the logit of the target is read before anything is written,
+and of a tile each number is read before it is written, and never again.
+"""
+
+# mypy: ignore-errors
+# ruff: noqa: SIM108, RET505, PLR0915
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from ravine.engine.gpu_functions import bfloat16_of, float32_of, log1p
+
+LOG2E = tl.constexpr(1.4426950216293335)  # of float32; what is missing:
+LOG2E_LOW = tl.constexpr(1.925963033500011519e-08)
+LN2 = tl.constexpr(0.6931471805599453)
+
+
+@triton.jit
+def _exp_of_negative(d):
+    """Return exp(d) for d <= 0, or NaN: a third of the instructions of the engine's exp.
+
+    The hardware's power of two is good to 2^-22, but not its argument: that is corrected afterwards.
+    """
+    if d.dtype == tl.float32:
+        d = tl.where(d < -150.0, -150.0, d)
+        rounded = d * LOG2E
+        lost = tl.fma(d, tl.full(d.shape, LOG2E, tl.float32), -rounded) + d * LOG2E_LOW
+        power = tl.exp2(rounded)
+        result = power + power * (lost * LN2)
+    else:
+        result = tl.exp(d)
+    return result
+
+
+@triton.jit
+def _difference(x, top):
+    """Equal ones differ by 0, infinite ones too."""
+    return tl.where(x == top, 0.0, x - top)
+
+
+@triton.jit
+def _product(a, d):
+    """Nothing of an infinity is nothing."""
+    return tl.where(a == 0, 0.0, a * d)
+
+
+@triton.jit
+def _number(x, NUMBER: tl.constexpr):
+    if x.dtype == tl.int16:
+        return float32_of(x)
+    else:
+        return x.to(NUMBER)
+
+
+@triton.jit
+def _logits(scores, place, inside, NUMBER: tl.constexpr):
+    if scores.dtype.element_ty == tl.int16:
+        x = tl.load(scores + place, mask=inside, other=-128)  # the bits of -inf
+    else:
+        x = tl.load(scores + place, mask=inside, other=-float("inf"))
+    return _number(x, NUMBER)
+
+
+@triton.jit
+def _weights(
+    x, target, class_weight, place, column, own, inside, classes,
+    EPSILON: tl.constexpr, SOFT: tl.constexpr, WEIGHTED: tl.constexpr, NUMBER: tl.constexpr,
+):  # fmt: skip
+    """Return the weight of each class of a tile in its row."""
+    share = (tl.full((), EPSILON, tl.float64) / classes).to(NUMBER)
+    kept = (1.0 - tl.full((), EPSILON, tl.float64)).to(NUMBER)
+    one = tl.full((), 1.0, NUMBER)
+    if WEIGHTED:
+        one = tl.load(class_weight + column, mask=column < classes, other=0.0)[None, :]
+    if SOFT:
+        a = one * (kept * tl.load(target + place, mask=inside, other=0.0))
+    else:
+        a = tl.where(column[None, :] == own[:, None], kept * one, 0.0)
+    if EPSILON != 0:
+        a += tl.where(x == -float("inf"), 0.0, share * one)  # an impossible class gets nothing
+    return a
+
+
+@triton.jit
+def _added(x, a, top, rest, ties, total, inner, PLAIN: tl.constexpr):
+    """Add a tile: return the largest logit so far and, relative to it, what is added up."""
+    # Whether NaN is a maximum or not, it reaches the sums by its own exponential.
+    highest = tl.max(x, axis=1)
+    highest = tl.where(top > highest, top, highest)
+    fall = _difference(top, highest).to(tl.float64)
+    moved = fall < 0
+    level = x == highest[:, None]
+    d = x - highest[:, None]
+    rest = (rest + tl.where(moved, ties, 0.0)) * tl.exp(fall)
+    rest += tl.sum(tl.where(level, 0.0, _exp_of_negative(d)), axis=1).to(tl.float64)
+    ties = tl.where(moved, 0.0, ties)
+    ties += tl.sum(tl.where(level, 1, 0), axis=1).to(tl.float64)
+    if not PLAIN:
+        inner += _product(total, fall)
+        inner += tl.sum(_product(a, tl.where(level, 0.0, d)), axis=1).to(tl.float64)
+        total += tl.sum(a, axis=1).to(tl.float64)
+    return highest, rest, ties, total, inner
+
+
+@triton.jit
+def _slope(e, a, total, others, inverse):
+    certain = (total - a) - total * (others * inverse)
+    return tl.where((e == 1) & (others < 1), certain, total * (e * inverse) - a)
+
+
+@triton.jit
+def _write(
+    gradient, place, inside, x, a, column, own, top, others, inverse, total, each, at_own,
+    PLAIN: tl.constexpr,
+):  # fmt: skip
+    """Write the gradient of a tile. ``each``: of a plain row, its factor times total / (1 + S)."""
+    e = _exp_of_negative(_difference(x, top[:, None]))
+    if PLAIN:
+        slope = tl.where(column[None, :] == own[:, None], at_own[:, None], each[:, None] * e)
+    else:
+        slope = each[:, None] * _slope(
+            e, a, total[:, None], others[:, None], inverse[:, None]
+        )  # fmt: skip
+    if gradient.dtype.element_ty == tl.int16:
+        tl.store(gradient + place, bfloat16_of(slope), mask=inside)
+    else:
+        tl.store(gradient + place, slope.to(gradient.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _rows(
+    scores, target, class_weight, factor, losses, gradient, scale, rows, classes, ignored,
+    EPSILON: tl.constexpr, SOFT: tl.constexpr, WEIGHTED: tl.constexpr, FACTORED: tl.constexpr,
+    SLOPES: tl.constexpr, NUMBER: tl.constexpr, ONE: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):  # fmt: skip
+    PLAIN: tl.constexpr = not SOFT and EPSILON == 0
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    real = row < rows
+    if FACTORED:
+        times = tl.load(factor + row, mask=real, other=0.0)
+    else:
+        times = tl.where(real, 1.0, 0.0).to(NUMBER)
+    own = row
+    if not SOFT:
+        own = tl.load(target + row, mask=real, other=0)
+        times = tl.where(own == ignored, 0.0, times)
+    counts = times != 0  # of the others nothing is read
+    first = (row * classes)[:, None]
+    lane = tl.arange(0, COLUMNS)
+
+    top = tl.full((ROWS,), -float("inf"), NUMBER)
+    rest = tl.zeros((ROWS,), tl.float64)
+    ties, total, inner = rest, rest, rest
+    x_own, a = top, top
+    if PLAIN:
+        x_own = _logits(scores, row * classes + own, counts, NUMBER)
+        tl.debug_barrier()  # before another warp writes where the logits are
+        total += 1.0
+        if WEIGHTED:
+            total = tl.load(class_weight + own, mask=counts, other=0.0).to(tl.float64)
+    if ONE:
+        inside = (lane < classes)[None, :] & counts[:, None]
+        place = first + lane[None, :]
+        x = _logits(scores, place, inside, NUMBER)
+        if not PLAIN:
+            a = _weights(
+                x, target, class_weight, place, lane, own, inside, classes,
+                EPSILON, SOFT, WEIGHTED, NUMBER,
+            )  # fmt: skip
+        top, rest, ties, total, inner = _added(x, a, top, rest, ties, total, inner, PLAIN)
+    else:
+        for start in range(0, classes, COLUMNS):
+            column = start + lane
+            inside = (column < classes)[None, :] & counts[:, None]
+            place = first + column[None, :]
+            x = _logits(scores, place, inside, NUMBER)
+            weights = top
+            if not PLAIN:
+                weights = _weights(
+                    x, target, class_weight, place, column, own, inside, classes,
+                    EPSILON, SOFT, WEIGHTED, NUMBER,
+                )  # fmt: skip
+            top, rest, ties, total, inner = _added(
+                x, weights, top, rest, ties, total, inner, PLAIN
+            )  # fmt: skip
+
+    ties = tl.where(top == -float("inf"), 1.0 * classes, ties)  # without what fills up the tile
+    others = tl.where(counts, rest + (ties - 1.0), 0.0)
+    if PLAIN:
+        inner = _product(total, _difference(x_own, top).to(tl.float64))
+    loss = times.to(tl.float64) * (total * log1p(others) - inner)
+    tl.store(losses + row, tl.where(counts, loss, 0.0).to(NUMBER), mask=real)
+    if SLOPES:
+        top = tl.where(counts, top, 0.0)  # so that a row that does not count has the slopes 0 * 0
+        each = (times.to(tl.float64) * tl.load(scale)).to(NUMBER)
+        inverse = (1.0 / (1.0 + others)).to(NUMBER)
+        others, total = others.to(NUMBER), tl.where(counts, total, 0.0).to(NUMBER)
+        at_own = each
+        if PLAIN:
+            e_own = _exp_of_negative(_difference(x_own, top))
+            at_own = tl.where(counts, each * _slope(e_own, total, total, others, inverse), 0.0)
+            each = tl.where(counts, each * (total * inverse), 0.0)
+        if ONE:
+            inside = (lane < classes)[None, :] & real[:, None]
+            _write(
+                gradient, first + lane[None, :], inside, x, a, lane, own,
+                top, others, inverse, total, each, at_own, PLAIN,
+            )  # fmt: skip
+        else:
+            for start in range(0, classes, COLUMNS):
+                column = start + lane
+                inside = (column < classes)[None, :] & counts[:, None]
+                place = first + column[None, :]
+                x = _logits(scores, place, inside, NUMBER)
+                weights = top
+                if not PLAIN:
+                    weights = _weights(
+                        x, target, class_weight, place, column, own, inside, classes,
+                        EPSILON, SOFT, WEIGHTED, NUMBER,
+                    )  # fmt: skip
+                inside = (column < classes)[None, :] & real[:, None]
+                _write(
+                    gradient, place, inside, x, weights, column, own,
+                    top, others, inverse, total, each, at_own, PLAIN,
+                )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["rows", "ignored"])
+def kernel(
+    scores, target, class_weight, factor, losses, gradient, scale, rows, classes, ignored,
+    EPSILON: tl.constexpr, SOFT: tl.constexpr, WEIGHTED: tl.constexpr, FACTORED: tl.constexpr,
+    SLOPES: tl.constexpr, AGAIN: tl.constexpr, NUMBER: tl.constexpr, ONE: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Do the rows of a program; ``AGAIN``: only if the second number of ``scale`` is not 1."""
+    wanted = True
+    if AGAIN:
+        wanted = tl.load(scale + 1) != 1.0
+    if wanted:
+        _rows(
+            scores, target, class_weight, factor, losses, gradient, scale, rows, classes, ignored,
+            EPSILON, SOFT, WEIGHTED, FACTORED, SLOPES, NUMBER, ONE, ROWS, COLUMNS,
+        )  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
+import subprocess
+from pathlib import Path
 
 import gpu_function_cases as functions
 import pytest
@@ -125,3 +127,94 @@ def test_division_and_root_are_rounded_correctly():
     ptx = assembly(program, dict.fromkeys(program.variables, torch.float32))
     assert "div.rn.f32" in ptx and "sqrt.rn.f32" in ptx
     assert not re.search(r"(div\.full|div\.approx|sqrt\.approx)", ptx)
+
+
+# --- cross-entropy over rows ---------------------------------------------------------------------
+
+STORED = {
+    torch.float64: "fp64",
+    torch.float32: "fp32",
+    torch.bfloat16: "i16",
+    torch.float16: "fp16",
+}
+
+
+def row_kernel(classes, dtype, **switches):
+    """Return cross-entropy's kernel compiled for rows of so many logits, at addresses of 16 bytes."""
+    import triton.language as tl
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from ravine.losses.kernels.cross_entropy_gpu import tile_of
+    from ravine.losses.kernels.cross_entropy_triton import kernel
+
+    tile, double = tile_of(classes, dtype), dtype is torch.float64
+    constants = {
+        "EPSILON": 0.0, "SOFT": False, "WEIGHTED": False, "FACTORED": False, "SLOPES": True,
+        "AGAIN": False, "NUMBER": tl.float64 if double else tl.float32,
+        "ONE": classes <= tile.columns, "ROWS": tile.rows, "COLUMNS": tile.columns, **switches,
+    }  # fmt: skip
+    number = "*fp64" if double else "*fp32"
+    pointers = dict.fromkeys(["scores", "gradient"], f"*{STORED[dtype]}")
+    pointers |= dict.fromkeys(["class_weight", "factor", "losses"], number)
+    pointers |= {"target": number if constants["SOFT"] else "*i64", "scale": "*fp64"}
+    signature = {**pointers, "rows": "i32", "classes": "i32", "ignored": "i32"}
+    if classes == 1:  # as Triton does it
+        constants["classes"] = 1
+    signature |= dict.fromkeys(constants, "constexpr")
+    names = kernel.arg_names
+    whole = [*pointers, *(["classes"] if classes % 16 == 0 else [])]
+    return triton.compile(
+        ASTSource(
+            kernel,
+            signature,
+            constants,
+            {(names.index(name),): [["tt.divisibility", 16]] for name in whole},
+        ),
+        target=GPUTarget("cuda", 90, 32),
+        options={"num_warps": tile.warps, "enable_fp_fusion": True},
+    )
+
+
+@pytest.mark.parametrize(
+    ("classes", "dtype", "switches", "moves"),
+    [
+        (32768, torch.float32, {}, (8, 4)),  # 16 logits a thread, read twice and written once
+        (1024, torch.bfloat16, {"AGAIN": True, "FACTORED": True}, (1, 1)),  # 8, which stay
+        (32768, torch.float64, {"EPSILON": 0.1, "SOFT": True, "WEIGHTED": True}, None),
+        (10, torch.float16, {}, (0, 0)),
+        (1, torch.float32, {"SLOPES": False}, (0, 0)),
+    ],
+)
+def test_cross_entropy_compiles(classes, dtype, switches, moves, tmp_path):
+    compiled = row_kernel(classes, dtype, **switches)
+    ptx = compiled.asm["ptx"]
+    found = [m[0] for m in re.findall(r"(ld|st)\.global\S*\.v(4\.b32|2\.b64)", ptx)]
+    if moves is not None:
+        assert (found.count("ld"), found.count("st")) == moves
+    assert not re.search(r"\.local|div\.full|div\.approx", ptx)
+    path = tmp_path / "kernel.cubin"
+    path.write_bytes(compiled.asm["cubin"])
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    done = subprocess.run(
+        [tool, "-res-usage", path], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert re.findall(r"(STACK|LOCAL):(\d+)", done.stdout) == [("STACK", "0"), ("LOCAL", "0")]
+
+
+def test_the_look_at_targets_compiles():
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from ravine.losses.kernels.target_scan_gpu import BLOCK, kernel
+
+    signature = {"target": "*i64", "factor": "*fp32", "class_weight": "*fp32", "found": "*fp64"}
+    signature |= dict.fromkeys(["rows", "share", "classes", "ignored"], "i32")
+    constants = {"FACTORED": True, "WEIGHTED": True, "BLOCK": BLOCK}
+    signature |= dict.fromkeys(constants, "constexpr")
+    source = ASTSource(kernel, signature, constants)
+    triton.compile(
+        source,
+        target=GPUTarget("cuda", 90, 32),
+        options={"num_warps": 8, "enable_fp_fusion": True},
+    )

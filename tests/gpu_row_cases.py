@@ -25,8 +25,11 @@ assert on_the_gpu
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in.*:RuntimeWarning")
 
 
-@pytest.mark.parametrize("dtype", TYPES, ids=str)
-@pytest.mark.parametrize("classes", [1, 2, 10, 1000, 1025])
+@pytest.mark.parametrize(
+    ("classes", "dtype"),
+    [(1, torch.float32), (2, torch.float16), (1000, torch.bfloat16)]
+    + [(classes, dtype) for classes in (10, 1025) for dtype in TYPES],
+)
 def test_against_float64(classes, dtype, monkeypatch):
     if classes == 1025:  # in tiles
         monkeypatch.setattr(cross_entropy_gpu, "WIDEST", 512)

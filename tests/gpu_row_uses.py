@@ -50,6 +50,25 @@ def test_targets_out_of_range(on_the_gpu):
     assert gradient.isnan().any(1).tolist() == [False, True, False]
 
 
+def test_many_targets_are_looked_at_by_several_programs(monkeypatch):
+    from ravine.losses.kernels import target_scan_gpu
+
+    monkeypatch.setattr(target_scan_gpu, "BLOCK", 64)
+    monkeypatch.setattr(target_scan_gpu, "PROGRAMS", 3)
+    target = classes_of(500, 10)
+    target[[0, 70, 499]] = 3
+    weight, of_class = numbers(500, seed=3).abs(), numbers(10, seed=4).abs()
+    kept = target != 3
+    got = target_scan_gpu.scan(target, 10, 3, weight, of_class)
+    want = (weight.double() * of_class.double()[target])[kept].sum()
+    torch.testing.assert_close(got[1], want, rtol=1e-14, atol=0)
+    assert got[0] == 0
+    assert target_scan_gpu.scan(target, 10, 3, None, None).tolist() == [0, int(kept.sum())]
+    target[[1, 200, 498]] = torch.tensor([-1, 10, 2**40], device=DEVICE)
+    assert target_scan_gpu.scan(target, 10, 3, weight, None)[0] == 3
+    cross_entropy(numbers(1, 2), classes_of(1, 2))
+
+
 def test_an_empty_batch(on_the_gpu):
     x, target = numbers(0, 4), classes_of(0, 4)
     value, gradient = value_and_gradient(x, target, reduction="sum")
@@ -70,7 +89,7 @@ def test_ways_back(on_the_gpu):
         given = torch.tensor(upstream, device=DEVICE)
         (again,) = torch.autograd.grad(loss, x, given, retain_graph=True)
         assert_near(again, exact(x, target, upstream=upstream)[1], torch.float16)
-    value, scaled = value_and_gradient(x, target, upstream=65536.0)
+    _, scaled = value_and_gradient(x, target, upstream=65536.0)
     assert_near(scaled, exact(x, target, upstream=65536.0)[1], torch.float16)
 
     kept = torch.full((4, 50), 7.0, device=DEVICE)
@@ -137,6 +156,14 @@ def test_linear_cross_entropy(rows, width, on_the_gpu):
         found = torch.autograd.grad(value, got)
         for one, other in zip(found, torch.autograd.grad(expected, want), strict=True):
             torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-7)
+    value, lse = linear_cross_entropy(*got, target, return_lse=True)
+    found = torch.autograd.grad(3 * value + lse.square().sum(), got)
+    logits = want[0] @ want[1].T
+    expected = torch.where(target == -100, 0, logits.logsumexp(1)).square().sum()
+    expected = expected + 3 * torch.nn.functional.cross_entropy(logits, target)
+    for one, other in zip(found, torch.autograd.grad(expected, want), strict=True):
+        atol = 2e-6 * float(other.abs().max())
+        torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=atol)
     value = linear_cross_entropy(*got, target, z_loss=0.01, soft_cap=5.0)
     capped = 5 * (want[0] @ want[1].T / 5).tanh()
     expected = torch.nn.functional.cross_entropy(capped, target)

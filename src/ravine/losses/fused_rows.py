@@ -109,9 +109,10 @@ def plain_losses(rows: Rows, batch: RowBatch) -> Tensor:
 def first_pass(request: Request, needs_gradient: bool) -> tuple[Tensor, Any, Scale, RowBatch]:
     """Check the targets; return the loss, the gradient, its scale, and the batch that was used."""
     rows, batch, summed, divisor, checked = request
-    on_cpu = executors.executor(rows, batch.scores) == "cpu"
-    if on_cpu:
+    kind = executors.executor(rows, batch.scores)
+    if kind:
         batch = _contiguous(batch)
+    if kind == "cpu":
         scores = batch.scores
         if summed and batch.target.ndim == 1 and scores.numel() < getattr(rows, "small", 0):
             gradient = torch.empty_like(scores) if needs_gradient else None
@@ -120,7 +121,7 @@ def first_pass(request: Request, needs_gradient: bool) -> tuple[Tensor, Any, Sca
             if not wrong:
                 wide = torch.float64 if scores.dtype is torch.float64 else torch.float32
                 return torch.scalar_tensor(total * scale, dtype=wide), gradient, scale, batch
-    batch, amount = settled_targets(rows, batch, divisor == 0, checked, on_cpu)
+    batch, amount = settled_targets(rows, batch, divisor == 0, checked, kind)
     scale = reciprocal(divisor or amount)
     losses, gradient = compute(rows, batch, scale, needs_gradient)
     return sum_of(losses, scale) if summed else losses, gradient, scale, batch
@@ -153,7 +154,7 @@ def sum_of(losses: Tensor, scale: Scale) -> Tensor:
 
 
 def settled_targets(
-    rows: Rows, batch: RowBatch, wanted: bool, checked: bool, on_cpu: bool
+    rows: Rows, batch: RowBatch, wanted: bool, checked: bool, kind: executors.Kind
 ) -> tuple[RowBatch, float | Tensor]:
     """Check the targets; return the batch, and what the mean divides by if it is wanted.
 
@@ -161,7 +162,14 @@ def settled_targets(
     Unchecked classes that are out of range make their rows NaN: no kernel ever sees them.
     """
     scores, target, factor, options = batch
-    if target.ndim == 1 and on_cpu:
+    if target.ndim == 1 and kind == "gpu":
+        if not checked:
+            batch = without_strangers(batch)
+            return batch, _scanned(batch)[1] if wanted else 1.0
+        wrong, amount = _scanned(batch).tolist()  # the one time that the host waits
+        if not wrong:
+            return batch, amount
+    if target.ndim == 1 and kind == "cpu":
         wide = torch.float64 if scores.dtype is torch.float64 else torch.float32
         ignored = options.get("ignore_index", IGNORED)
         class_weight = options.get("class_weight")
@@ -176,6 +184,14 @@ def settled_targets(
         return batch, float(len(target))
     found = rows.amount(batch)
     return batch, float(found) if executors.at_hand(found) else found
+
+
+def _scanned(batch: RowBatch) -> Tensor:
+    from ravine.losses.kernels import target_scan_gpu  # which imports Triton
+
+    scores, target, factor, options = batch
+    ignored, class_weight = options.get("ignore_index", IGNORED), options.get("class_weight")
+    return target_scan_gpu.scan(target, scores.shape[1], ignored, factor, class_weight)
 
 
 def without_strangers(batch: RowBatch) -> RowBatch:

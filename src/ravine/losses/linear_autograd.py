@@ -104,7 +104,7 @@ def _again(
     if grad is None:
         factor = hidden.new_zeros(len(hidden), dtype=number_type(hidden.dtype))
     elif call.summed:
-        each = grad * call.scale
+        each = (grad * call.scale).to(number_type(hidden.dtype))
         factor = each.expand(len(hidden)) if factor is None else factor * each
     else:
         factor = grad if factor is None else factor * grad

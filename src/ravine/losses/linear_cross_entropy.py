@@ -139,7 +139,7 @@ def linear_cross_entropy(
         if reduction == "mean":
             amount = ROWS.amount(counted) if normalizer is None else normalizer
             if isinstance(amount, Tensor) and not executors.at_hand(amount):
-                scale = reciprocal(amount.double())
+                scale = reciprocal(amount.double().reshape(()))
             else:
                 scale = reciprocal(float(amount))
         enabled = torch.is_grad_enabled()

@@ -112,13 +112,13 @@ HARD = [
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-@pytest.mark.parametrize("columns", [4, 2], ids=["one tile", "two tiles"])
-def test_hard_rows_as_on_the_cpu(columns, dtype, monkeypatch):
-    """The CPU's kernel is held to `numerics.md` by other tests."""
+@pytest.mark.parametrize(("classes", "columns"), [(4, 4), (3, 4), (4, 2), (3, 2)])
+def test_hard_rows_as_on_the_cpu(classes, columns, dtype, monkeypatch):
+    """In one tile and in two, full and filled up. Other tests hold the CPU to `numerics.md`."""
     monkeypatch.setattr(cross_entropy_gpu, "WIDEST", columns)
-    x = torch.tensor(HARD, device=DEVICE).to(dtype)
+    x = torch.tensor(HARD, device=DEVICE).to(dtype)[:, :classes].contiguous()
     target = torch.zeros(len(x), dtype=torch.int64, device=DEVICE)
-    chances = torch.tensor([0.5, 0.0, 0.5, 0.0], device=DEVICE).expand(len(x), 4).contiguous()
+    chances = torch.tensor([0.5, 0.0, 0.5, 0.0], device=DEVICE)[:classes].repeat(len(x), 1)
     for given, smoothing in [(target, 0.0), (target + 1, 0.1), (chances, 0.0), (chances, 0.5)]:
         options = {"reduction": "none", "label_smoothing": smoothing}
         got = value_and_gradient(x, given, **options)

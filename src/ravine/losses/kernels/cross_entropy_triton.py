@@ -5,7 +5,8 @@ swept twice, tile by tile: once for its maximum and what is added up, once for t
 of it is in the cache still. Else the tile stays in registers, and each logit is read once.
 
 What is added up is relative to the largest logit so far, and is moved down when a larger one comes.
-Those few numbers a row are float64, so that neither the moves nor the last log1p cost digits.
+Those few numbers a row are float64, so that the moves cost no digits. Not so in a single tile, where
+nothing is moved: of short rows every thread has several, and float64 would take most of the time.
 
 Without smoothing and probabilities (``PLAIN``) only one class of a row has a weight: it is worked out
 once a row, and what is left for each logit are some 30 instructions. An H200 has time for 48 while 8
@@ -22,7 +23,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ravine.engine.gpu_functions import bfloat16_of, float32_of, log1p
+from ravine.engine.gpu_functions import bfloat16_of, divide, float32_of, log1p
 
 LOG2E = tl.constexpr(1.4426950216293335)  # of float32; what is missing:
 LOG2E_LOW = tl.constexpr(1.925963033500011519e-08)
@@ -96,23 +97,25 @@ def _weights(
 
 
 @triton.jit
-def _added(x, a, top, rest, ties, total, inner, PLAIN: tl.constexpr):
+def _added(x, a, top, rest, ties, total, inner, PLAIN: tl.constexpr, FIRST: tl.constexpr):
     """Add a tile: return the largest logit so far and, relative to it, what is added up."""
     # Whether NaN is a maximum or not, it reaches the sums by its own exponential.
     highest = tl.max(x, axis=1)
-    highest = tl.where(top > highest, top, highest)
-    fall = _difference(top, highest).to(tl.float64)
-    moved = fall < 0
+    if not FIRST:
+        highest = tl.where(top > highest, top, highest)
+        fall = _difference(top, highest).to(rest.dtype)
+        moved = fall < 0
+        rest = (rest + tl.where(moved, ties, 0.0)) * tl.exp(fall)
+        ties = tl.where(moved, 0.0, ties)
+        if not PLAIN:
+            inner += _product(total, fall)
     level = x == highest[:, None]
     d = x - highest[:, None]
-    rest = (rest + tl.where(moved, ties, 0.0)) * tl.exp(fall)
-    rest += tl.sum(tl.where(level, 0.0, _exp_of_negative(d)), axis=1).to(tl.float64)
-    ties = tl.where(moved, 0.0, ties)
-    ties += tl.sum(tl.where(level, 1, 0), axis=1).to(tl.float64)
+    rest += tl.sum(tl.where(level, 0.0, _exp_of_negative(d)), axis=1).to(rest.dtype)
+    ties += tl.sum(tl.where(level, 1, 0), axis=1).to(rest.dtype)
     if not PLAIN:
-        inner += _product(total, fall)
-        inner += tl.sum(_product(a, tl.where(level, 0.0, d)), axis=1).to(tl.float64)
-        total += tl.sum(a, axis=1).to(tl.float64)
+        inner += tl.sum(_product(a, tl.where(level, 0.0, d)), axis=1).to(rest.dtype)
+        total += tl.sum(a, axis=1).to(rest.dtype)
     return highest, rest, ties, total, inner
 
 
@@ -164,7 +167,10 @@ def _rows(
     lane = tl.arange(0, COLUMNS)
 
     top = tl.full((ROWS,), -float("inf"), NUMBER)
-    rest = tl.zeros((ROWS,), tl.float64)
+    if ONE:
+        rest = tl.zeros((ROWS,), NUMBER)
+    else:
+        rest = tl.zeros((ROWS,), tl.float64)
     ties, total, inner = rest, rest, rest
     x_own, a = top, top
     if PLAIN:
@@ -172,7 +178,7 @@ def _rows(
         tl.debug_barrier()  # before another warp writes where the logits are
         total += 1.0
         if WEIGHTED:
-            total = tl.load(class_weight + own, mask=counts, other=0.0).to(tl.float64)
+            total = tl.load(class_weight + own, mask=counts, other=0.0).to(rest.dtype)
     if ONE:
         inside = (lane < classes)[None, :] & counts[:, None]
         place = first + lane[None, :]
@@ -182,7 +188,7 @@ def _rows(
                 x, target, class_weight, place, lane, own, inside, classes,
                 EPSILON, SOFT, WEIGHTED, NUMBER,
             )  # fmt: skip
-        top, rest, ties, total, inner = _added(x, a, top, rest, ties, total, inner, PLAIN)
+        top, rest, ties, total, inner = _added(x, a, top, rest, ties, total, inner, PLAIN, True)
     else:
         for start in range(0, classes, COLUMNS):
             column = start + lane
@@ -196,25 +202,25 @@ def _rows(
                     EPSILON, SOFT, WEIGHTED, NUMBER,
                 )  # fmt: skip
             top, rest, ties, total, inner = _added(
-                x, weights, top, rest, ties, total, inner, PLAIN
+                x, weights, top, rest, ties, total, inner, PLAIN, False
             )  # fmt: skip
 
     ties = tl.where(top == -float("inf"), 1.0 * classes, ties)  # without what fills up the tile
-    others = tl.where(counts, rest + (ties - 1.0), 0.0)
+    others = rest + (ties - 1.0)
     if PLAIN:
-        inner = _product(total, _difference(x_own, top).to(tl.float64))
-    loss = times.to(tl.float64) * (total * log1p(others) - inner)
+        inner = _product(total, _difference(x_own, top).to(rest.dtype))
+    loss = times.to(rest.dtype) * (total * log1p(others) - inner)
     tl.store(losses + row, tl.where(counts, loss, 0.0).to(NUMBER), mask=real)
     if SLOPES:
-        top = tl.where(counts, top, 0.0)  # so that a row that does not count has the slopes 0 * 0
-        each = (times.to(tl.float64) * tl.load(scale)).to(NUMBER)
-        inverse = (1.0 / (1.0 + others)).to(NUMBER)
-        others, total = others.to(NUMBER), tl.where(counts, total, 0.0).to(NUMBER)
+        # A row that does not count has slopes of 0 times something finite, whatever the scale is.
+        each = tl.where(counts, times * tl.load(scale).to(NUMBER), 0.0)
+        inverse = divide(tl.full((ROWS,), 1.0, rest.dtype), 1.0 + others).to(NUMBER)
+        others, total = others.to(NUMBER), total.to(NUMBER)
         at_own = each
         if PLAIN:
             e_own = _exp_of_negative(_difference(x_own, top))
-            at_own = tl.where(counts, each * _slope(e_own, total, total, others, inverse), 0.0)
-            each = tl.where(counts, each * (total * inverse), 0.0)
+            at_own = each * _slope(e_own, total, total, others, inverse)
+            each = each * (total * inverse)
         if ONE:
             inside = (lane < classes)[None, :] & real[:, None]
             _write(

@@ -157,7 +157,11 @@ def row_kernel(classes, dtype, **switches):
     number = "*fp64" if double else "*fp32"
     pointers = dict.fromkeys(["scores", "gradient"], f"*{STORED[dtype]}")
     pointers |= dict.fromkeys(["class_weight", "factor", "losses"], number)
-    pointers |= {"target": number if constants["SOFT"] else "*i64", "scale": "*fp64"}
+    pointers |= {
+        "target": number if constants["SOFT"] else "*i64",
+        "scale": "*fp64",
+        "arrived": "*fp32",
+    }
     signature = {**pointers, "rows": "i32", "classes": "i32", "ignored": "i32"}
     if classes == 1:  # as Triton does it
         constants["classes"] = 1

@@ -19,6 +19,7 @@ from gpu_support import DEVICE
 
 from ravine.errors import TargetError
 from ravine.losses import categorical_focal, cross_entropy, linear_cross_entropy
+from ravine.losses.row_formula import Arrived
 
 assert on_the_gpu
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in.*:RuntimeWarning")
@@ -93,7 +94,9 @@ def test_ways_back(on_the_gpu):
     assert_near(scaled, exact(x, target, upstream=65536.0)[1], torch.float16)
 
     kept = torch.full((4, 50), 7.0, device=DEVICE)
-    one = torch.tensor([0.5, 1.0], dtype=torch.float64, device=DEVICE)
+    one = Arrived(
+        torch.tensor(0.5, dtype=torch.float64, device=DEVICE), torch.ones((), device=DEVICE)
+    )
     cross_entropy_gpu.rows_loss_and_gradient(x.detach().float(), target, scale=one, gradient=kept)
     assert (kept == 7).all()
 

@@ -13,7 +13,7 @@ from ravine.losses.arguments import is_batched, plain_only
 from ravine.losses.fused import HALVES
 from ravine.losses.kernels.target_scan import scan
 from ravine.losses.kernels.target_scan import total as total_of
-from ravine.losses.row_formula import IGNORED, RowBatch, Rows, Scale
+from ravine.losses.row_formula import IGNORED, Arrived, RowBatch, Rows, Scale
 
 
 class Request(NamedTuple):
@@ -81,17 +81,16 @@ class FusedRows(torch.autograd.Function):
 
 
 def _rescaled(
-    rows: Rows, batch: RowBatch, scale: Scale, grad_output: Tensor, gradient: Tensor | None
+    rows: Rows, batch: RowBatch, scale: float | Tensor, grad_output: Tensor, gradient: Tensor | None
 ) -> Tensor:
     """Return the gradient times what arrives, which the host does not wait for.
 
     Where it is 1, what is there already stays; else all factors come before the rounding.
     """
-    arriving = grad_output.double()
-    factors = arriving * scale
-    if gradient is not None:
-        factors = torch.stack((factors, arriving))
-    found: Tensor = compute(rows, batch, factors, True, gradient)[1]
+    if not isinstance(scale, Tensor):
+        scale = torch.full_like(grad_output, scale, dtype=torch.float64)
+    factor = scale * grad_output if gradient is None else Arrived(scale, grad_output)
+    found: Tensor = compute(rows, batch, factor, True, gradient)[1]
     return found
 
 
@@ -106,7 +105,9 @@ def plain_losses(rows: Rows, batch: RowBatch) -> Tensor:
     return torch.where(kept, factor * losses, 0.0)
 
 
-def first_pass(request: Request, needs_gradient: bool) -> tuple[Tensor, Any, Scale, RowBatch]:
+def first_pass(
+    request: Request, needs_gradient: bool
+) -> tuple[Tensor, Any, float | Tensor, RowBatch]:
     """Check the targets; return the loss, the gradient, its scale, and the batch that was used."""
     rows, batch, summed, divisor, checked = request
     kind = executors.executor(rows, batch.scores)
@@ -139,14 +140,14 @@ def _contiguous(batch: RowBatch) -> RowBatch:
     return RowBatch(scores.contiguous(), target.contiguous(), factor, options)
 
 
-def reciprocal(amount: float | Tensor) -> Scale:
+def reciprocal(amount: float | Tensor) -> float | Tensor:
     """Return 1 / amount, or 0 for 0."""
     if isinstance(amount, Tensor):
         return torch.where(amount == 0, 0.0, 1.0 / amount)
     return 1.0 / amount if amount != 0 else 0.0
 
 
-def sum_of(losses: Tensor, scale: Scale) -> Tensor:
+def sum_of(losses: Tensor, scale: float | Tensor) -> Tensor:
     """Return the sum of the losses, added in float64, times ``scale``."""
     if not isinstance(scale, Tensor) and executors.kind_of(losses) == "cpu":
         return torch.scalar_tensor(total_of(losses) * scale, dtype=losses.dtype)
@@ -226,6 +227,7 @@ def compute(
     if not needs_gradient:
         with torch.no_grad():
             return rows.reference(batch), None
+    assert not isinstance(scale, Arrived)  # which goes with a kernel
     with torch.enable_grad():
         leaf = batch.scores.requires_grad_()
         losses = rows.reference(batch)

@@ -15,7 +15,6 @@ from ravine.losses.fused_rows import sum_of
 from ravine.losses.kernels.cross_entropy_cpu import number_type
 from ravine.losses.linear_chunks import Batch, Terms, sweep
 from ravine.losses.linear_reference import reference
-from ravine.losses.row_formula import Scale
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Call:
 
     batch: Batch
     terms: Terms
-    scale: Scale
+    scale: float | Tensor
     summed: bool
     with_lse: bool
     wanted: tuple[bool, bool, bool]

@@ -23,7 +23,7 @@ from ravine.losses import executors
 from ravine.losses.fused_rows import compute
 from ravine.losses.kernels.cross_entropy_cpu import number_type
 from ravine.losses.linear_strips import Strips, buffered, lent
-from ravine.losses.row_formula import RowBatch, Rows, Scale
+from ravine.losses.row_formula import RowBatch, Rows
 
 FEWEST, MOST = 64, 256
 """Rows of a chunk: fewer make the products slow, more do not make them faster."""
@@ -85,7 +85,7 @@ def sweep(
     batch: Batch,
     terms: Terms,
     *,
-    scale: Scale = 1.0,
+    scale: float | Tensor = 1.0,
     lse_slope: Tensor | None = None,
     with_lse: bool = False,
     wanted: tuple[bool, bool, bool] = (False, False, False),
@@ -164,7 +164,7 @@ def _slopes(
     picked: slice | Tensor,
     batch: Batch,
     terms: Terms,
-    scale: Scale,
+    scale: float | Tensor,
     lse_slope: Tensor | None,
     wanted: bool,
     found: Found,

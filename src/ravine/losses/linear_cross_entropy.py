@@ -28,7 +28,7 @@ from ravine.losses.linear_autograd import Call, ChunkedRows, evaluate
 from ravine.losses.linear_chunks import Batch, Terms
 from ravine.losses.linear_reference import reference
 from ravine.losses.reduction import reduced
-from ravine.losses.row_formula import RowBatch, Scale
+from ravine.losses.row_formula import RowBatch
 
 NAME = "linear_cross_entropy"
 ROWS = CrossEntropyRows()
@@ -135,7 +135,7 @@ def linear_cross_entropy(
         losses, lse = reference(rows, weight, bias, target, factor, terms)
         found = reduced(losses, reduction, normalizer, lambda: ROWS.amount(counted))
     else:
-        scale: Scale = 1.0
+        scale: float | Tensor = 1.0
         if reduction == "mean":
             amount = ROWS.amount(counted) if normalizer is None else normalizer
             if isinstance(amount, Tensor) and not executors.at_hand(amount):

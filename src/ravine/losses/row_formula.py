@@ -15,11 +15,17 @@ IGNORED = -(2**63)
 """What stands for the class of left out rows where a loss has none."""
 
 
-Scale = float | Tensor
-"""What a gradient is multiplied with. On a GPU it may be a float64 number there, not waited for.
+class Arrived(NamedTuple):
+    """What a gradient that is there already is multiplied with, unless 1 arrived; on a GPU."""
 
-Of two numbers there the first is the scale, and where the second is 1 the gradient stays as it is.
-"""
+    scale: Tensor
+    """A float64 number: what was known before."""
+    number: Tensor
+    """What arrived on the way back."""
+
+
+Scale = float | Tensor | Arrived
+"""What a gradient is multiplied with; a tensor is a float64 number on a GPU, not waited for."""
 
 
 class RowBatch(NamedTuple):
@@ -75,6 +81,7 @@ class PlainRows(Rows, Protocol):
     def kernel(self, batch: RowBatch, scale: Scale, gradient: Tensor | None) -> Tensor:
         if gradient is None:
             return self.reference(batch)
+        assert not isinstance(scale, Arrived)  # on the CPU
         with torch.enable_grad():
             leaf = batch.scores.requires_grad_()
             losses = self.reference(batch)

@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ravine.losses.kernels.cross_entropy_triton import kernel
+from ravine.losses.row_formula import Arrived, Scale
 
 TILE = 1024
 """Logits of a tile at least: rows of few classes share one."""
@@ -45,14 +46,14 @@ def rows_loss_and_gradient(
     sample_weight: Tensor | None = None,
     label_smoothing: float = 0.0,
     ignore_index: int = -100,
-    scale: float | Tensor = 1.0,
+    scale: Scale = 1.0,
     gradient: Tensor | None = None,
 ) -> Tensor:
     """Return the loss of each row, in the type of the arithmetic, and fill ``gradient`` if given.
 
     Arguments as in `cross_entropy_cpu.rows_loss_and_gradient`, with two liberties: ``scale`` may be a
     float64 number on the device, which the host does not wait for, and ``gradient`` may be ``logits``.
-    Of two numbers the first is the scale, and nothing is done where the second is 1.
+    Nothing is done where it is `Arrived` with 1.
     """
     rows, classes = logits.shape
     double = logits.dtype is torch.float64
@@ -61,9 +62,12 @@ def rows_loss_and_gradient(
     )
     if rows == 0:
         return losses
-    absent = logits
-    if gradient is None:
-        scale = absent  # not looked at
+    absent = arrived = logits  # in the place of what is not looked at
+    again = isinstance(scale, Arrived)
+    if isinstance(scale, Arrived):
+        scale, arrived = scale
+    elif gradient is None:
+        scale = absent
     elif not isinstance(scale, Tensor):  # as an argument it would be a float32
         scale = torch.full((), scale, dtype=torch.float64, device=logits.device)
     bfloat = logits.dtype is torch.bfloat16
@@ -80,6 +84,7 @@ def rows_loss_and_gradient(
             losses,
             out,
             scale,
+            arrived,
             rows,
             classes,
             ignore_index,
@@ -88,7 +93,7 @@ def rows_loss_and_gradient(
             WEIGHTED=class_weight is not None,
             FACTORED=sample_weight is not None,
             SLOPES=gradient is not None,
-            AGAIN=gradient is not None and scale.numel() == 2,
+            AGAIN=again and gradient is not None,
             NUMBER=tl.float64 if double else tl.float32,
             ONE=classes <= tile.columns,
             ROWS=tile.rows,

@@ -146,10 +146,10 @@ def _write(
 
 @triton.jit
 def _rows(
-    scores, target, class_weight, factor, losses, gradient, scale, rows, classes, ignored,
+    scores, target, class_weight, factor, losses, gradient, scale, arrived, rows, classes, ignored,
     EPSILON: tl.constexpr, SOFT: tl.constexpr, WEIGHTED: tl.constexpr, FACTORED: tl.constexpr,
-    SLOPES: tl.constexpr, NUMBER: tl.constexpr, ONE: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    SLOPES: tl.constexpr, AGAIN: tl.constexpr, NUMBER: tl.constexpr, ONE: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     PLAIN: tl.constexpr = not SOFT and EPSILON == 0
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -213,7 +213,10 @@ def _rows(
     tl.store(losses + row, tl.where(counts, loss, 0.0).to(NUMBER), mask=real)
     if SLOPES:
         # A row that does not count has slopes of 0 times something finite, whatever the scale is.
-        each = tl.where(counts, times * tl.load(scale).to(NUMBER), 0.0)
+        each = tl.load(scale)
+        if AGAIN:
+            each = each * tl.load(arrived).to(tl.float64)
+        each = tl.where(counts, times * each.to(NUMBER), 0.0)
         inverse = divide(tl.full((ROWS,), 1.0, rest.dtype), 1.0 + others).to(NUMBER)
         others, total = others.to(NUMBER), total.to(NUMBER)
         at_own = each
@@ -248,17 +251,17 @@ def _rows(
 
 @triton.jit(do_not_specialize=["rows", "ignored"])
 def kernel(
-    scores, target, class_weight, factor, losses, gradient, scale, rows, classes, ignored,
+    scores, target, class_weight, factor, losses, gradient, scale, arrived, rows, classes, ignored,
     EPSILON: tl.constexpr, SOFT: tl.constexpr, WEIGHTED: tl.constexpr, FACTORED: tl.constexpr,
     SLOPES: tl.constexpr, AGAIN: tl.constexpr, NUMBER: tl.constexpr, ONE: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Do the rows of a program; ``AGAIN``: only if the second number of ``scale`` is not 1."""
+    """Do the rows of a program; ``AGAIN``: only if something else than 1 has arrived."""
     wanted = True
     if AGAIN:
-        wanted = tl.load(scale + 1) != 1.0
+        wanted = tl.load(arrived) != 1.0
     if wanted:
         _rows(
-            scores, target, class_weight, factor, losses, gradient, scale, rows, classes, ignored,
-            EPSILON, SOFT, WEIGHTED, FACTORED, SLOPES, NUMBER, ONE, ROWS, COLUMNS,
+            scores, target, class_weight, factor, losses, gradient, scale, arrived, rows, classes, ignored,
+            EPSILON, SOFT, WEIGHTED, FACTORED, SLOPES, AGAIN, NUMBER, ONE, ROWS, COLUMNS,
         )  # fmt: skip

@@ -51,6 +51,27 @@ def test_targets_out_of_range(on_the_gpu):
     assert gradient.isnan().any(1).tolist() == [False, True, False]
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_without_checks_the_host_reads_nothing(reduction, monkeypatch):
+    x, target = numbers(5, 4), classes_of(5, 4)
+    target[1] = -100
+    leaf = x.clone().requires_grad_()
+    arriving = torch.tensor(2.5, device=DEVICE)
+
+    def refuse(tensor, *_):
+        raise AssertionError("the host would wait for the device")
+
+    with monkeypatch.context() as patch:
+        for name in ("item", "tolist", "cpu", "__bool__", "__float__", "__int__"):
+            patch.setattr(torch.Tensor, name, refuse)
+        value = cross_entropy(leaf, target, reduction=reduction, check="off")
+        (gradient,) = torch.autograd.grad(value, leaf, arriving)
+    times = 1 if reduction == "mean" else 4
+    want = exact(x, target, upstream=2.5 * times)
+    assert_near(value, want[0] * times, torch.float32)
+    assert_near(gradient, want[1], torch.float32)
+
+
 def test_many_targets_are_looked_at_by_several_programs(monkeypatch):
     from ravine.losses.kernels import target_scan_gpu
 

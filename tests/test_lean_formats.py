@@ -11,9 +11,7 @@ import torch
 from lean_support import BLOCK, OCTAVES, hold, holder, neighbours, numbers, smallest_scale, table
 
 from ravine.engine import lean
-from ravine.engine.choice import Choice
-from ravine.errors import ArgumentError
-from ravine.optim import lean_state, plan
+from ravine.optim import lean_state
 
 BACKENDS = ["cpu", "reference"]
 DRAWS = 8192
@@ -186,17 +184,3 @@ def test_a_scale_is_kept_while_it_serves(backend):
         scales.append(optimizer.state[w]["m_scales"][3].item())
     full = smallest_scale(1.0, "signed")
     assert scales == [full, full, full, smallest_scale(0.2, "signed"), full]
-
-
-def test_the_gpu_kernels_know_no_lean_formats_and_it_is_said(monkeypatch):
-    def on_a_gpu(program, weight, backend):
-        return Choice("gpu", "as if")
-
-    monkeypatch.setattr(plan, "choose", on_a_gpu)
-    w = torch.nn.Parameter(torch.zeros(5000))
-    w.grad = torch.ones(5000)
-    optimizer = holder([w], state_dtype="int8")
-    optimizer.step()
-    assert "reference: the GPU kernels know no lean formats yet" in optimizer.explain()
-    with pytest.raises(ArgumentError, match="backend='gpu' cannot be used"):
-        holder([w], state_dtype="int8", backend="gpu").step()

@@ -41,7 +41,7 @@ of a block's largest number rounds all others again; the table's steps are finer
 Source of the idea of rounding at random: Gupta, Agrawal, Gopalakrishnan & Narayanan 2015. The hash
 walks by the golden ratio (Weyl), which a first key begins, and mixes as Wellons's "Prospecting for hash
 functions" does, once and with a second key: no correlation above 0.003 between elements up to 300 apart
-in 60 keys. `ravine.engine.lean_words` holds the same for compiled code.
+in 60 keys. `ravine.engine.lean_words` and `ravine.engine.gpu_lean` hold the same for compiled code.
 """
 
 from __future__ import annotations

@@ -14,6 +14,12 @@ import pytest
 import torch
 
 HERE = Path(__file__).parent
+ON_A_GPU = (
+    "gpu_cases.py",
+    "gpu_function_cases.py",
+    "gpu_lean_cases.py",
+    "gpu_optimizer_cases.py",
+)
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed"
@@ -40,7 +46,7 @@ def cases(*names: str, interpret: bool = False) -> None:
 @needs_triton
 @pytest.mark.slow
 def test_in_the_interpreter():
-    cases("gpu_cases.py", "gpu_function_cases.py", "gpu_optimizer_cases.py", interpret=True)
+    cases(*ON_A_GPU, interpret=True)
 
 
 @needs_triton
@@ -53,7 +59,7 @@ def test_compiled_for_a_gpu_that_is_not_there():
 @needs_gpu
 @pytest.mark.slow
 def test_on_the_gpu():
-    cases("gpu_cases.py", "gpu_function_cases.py", "gpu_optimizer_cases.py")
+    cases(*ON_A_GPU)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

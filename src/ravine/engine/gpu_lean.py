@@ -117,7 +117,6 @@ def _each(scales):
 @triton.jit
 def _scales(magnitude, old, inside, OCTAVES: tl.constexpr):
     """Return the scales for magnitudes (their bits, those that may not be held as infinity)."""
-    magnitude = tl.minimum(magnitude, INFINITY)
     if inside is not None:
         magnitude = tl.where(inside, magnitude, 0)
     top = tl.max(tl.reshape(magnitude, (old.shape[0], LEAN_BLOCK)), axis=1)

@@ -30,12 +30,12 @@ class GpuLeanSource(LeanVariables):
     def found(self) -> list[str]:
         """Return the lines that find the scales and the key of a block."""
         lines = []
-        for k, name in enumerate(self.columns):
-            if name == "key":
-                lines.append(f"key = tl.load(record + {k})")
-            elif name.removesuffix("_scales") in self.codes and name not in self.codes:
-                pointer = f"tl.load(record + {k}).to(tl.pointer_type(tl.float32))"
-                lines.append(f"at_{name} = {pointer} + offset // {BLOCK}")
+        for name in self.codes:
+            place = self.columns.index(f"{name}_scales")
+            pointer = f"tl.load(record + {place}).to(tl.pointer_type(tl.float32))"
+            lines.append(f"at_{name}_scales = {pointer} + offset // {BLOCK}")
+        if self.forms:
+            lines.append(f"key = tl.load(record + {self.columns.index('key')})")
         return lines
 
     def before(self) -> list[str]:

@@ -148,8 +148,8 @@ def test_one_number_for_a_block_and_what_lies_behind_its_end(state_dtype, gpu_an
     """Behind the end v would be 1, far above the others, and must not count for their scale."""
 
     @ravine.update_rule(moments={"m": "signed", "v": "nonnegative"})
-    def constant(w, g, m, v, *, lr=0.0, start=0.3):
-        return w - lr * (m + v), start, 1 / (1 + 1000 * (1 + g * g) * g * g)
+    def constant(w, g, m, v, key, *, lr=0.0, start=0.3):
+        return w - lr * (m + v), start, 1 / (1 + 1000 * (1 + g * g) * g * g), key + 1
 
     run = trained(lambda weights: constant(weights, state_dtype=state_dtype), torch.float32)
     ours, theirs = gpu_and_cpu(run)
@@ -238,7 +238,7 @@ def test_scales_and_random_bits_lie_by_64_bit_offsets():
             for name, kind in types.items()
         }
         made["g"] = torch.rand(300, generator=torch.Generator().manual_seed(1))
-        made |= {f"{name}_scales": torch.ones(2) for name in ("m", "v")}
+        made |= {lean.scales_column(name): torch.ones(2) for name in ("m", "v")}
         made = {name: tensor.to(DEVICE) for name, tensor in made.items()}
         passed = {
             name: before // lean.BLOCK * 4 if "scales" in name else before * x.itemsize
@@ -246,7 +246,7 @@ def test_scales_and_random_bits_lie_by_64_bit_offsets():
         }
         key = lean.step_keys(torch.tensor([5]).numpy().astype("uint64"), torch.ones(1).numpy())[0]
         record = [
-            key if name == "key" else made[name].data_ptr() - passed[name] for name in columns
+            key if name == lean.KEY else made[name].data_ptr() - passed[name] for name in columns
         ]
         record += [0, -before // gpu.BLOCK, before + 300]
         scalars = torch.zeros(2, dtype=torch.float64, device=DEVICE)
@@ -257,4 +257,5 @@ def test_scales_and_random_bits_lie_by_64_bit_offsets():
     assert_held_alike(*ran)
     bits = lean.random_bits(300, key, 0, lean.SHIFT)
     codes, scales = lean.encode(ran[0][0]["g"], lean.SIGNED, bits, torch.ones(2))
-    assert torch.equal(ran[1][0]["m"], codes) and torch.equal(ran[1][0]["m_scales"], scales)
+    assert torch.equal(ran[1][0]["m"], codes)
+    assert torch.equal(ran[1][0][lean.scales_column("m")], scales)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from lean_support import BLOCK, OCTAVES, hold, holder, neighbours, numbers, smallest_scale, table
 
+import ravine
 from ravine.engine import lean
 from ravine.optim import lean_state
 
@@ -184,3 +185,19 @@ def test_a_scale_is_kept_while_it_serves(backend):
         scales.append(optimizer.state[w]["m_scales"][3].item())
     full = smallest_scale(1.0, "signed")
     assert scales == [full, full, full, smallest_scale(0.2, "signed"), full]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_state_may_be_called_key(backend):
+    """As the random bits' key once was among a kernel's addresses: it was written over this state's."""
+
+    @ravine.update_rule(moments={"m": "signed"})
+    def rule(w, g, m, key, *, lr=0.0):
+        return w - lr * g, g, key + 1
+
+    w = torch.nn.Parameter(torch.zeros(5000))
+    optimizer = rule([w], state_dtype="int8", backend=backend)
+    for _ in range(2):
+        w.grad = torch.ones(5000)
+        optimizer.step()
+    assert (optimizer.state[w]["key"] == 2).all()

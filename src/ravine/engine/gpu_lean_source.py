@@ -6,7 +6,7 @@ and with them the new scales, without a second pass.
 
 from __future__ import annotations
 
-from ravine.engine.lean import BLOCK, NEXT_WORD
+from ravine.engine.lean import BLOCK, KEY, NEXT_WORD, scales_column
 from ravine.engine.lean_variables import LeanVariables
 
 
@@ -24,18 +24,19 @@ class GpuLeanSource(LeanVariables):
 
     def arguments(self) -> list[str]:
         """Return what the function of a block is given of each column of its tensor's record."""
-        key = ["key", "offset"] if self.forms else []
-        return [*(f"at_{name}" for name in self.columns if name != "key"), *key]
+        arrays = [f"at_{name}" for name in self.arrays]
+        scales = [f"scales_of_{name}" for name in self.codes]
+        return [*arrays, *scales, *(["key", "offset"] if self.forms else [])]
 
     def found(self) -> list[str]:
         """Return the lines that find the scales and the key of a block."""
         lines = []
         for name in self.codes:
-            place = self.columns.index(f"{name}_scales")
+            place = self.columns.index(scales_column(name))
             pointer = f"tl.load(record + {place}).to(tl.pointer_type(tl.float32))"
-            lines.append(f"at_{name}_scales = {pointer} + offset // {BLOCK}")
+            lines.append(f"scales_of_{name} = {pointer} + offset // {BLOCK}")
         if self.forms:
-            lines.append(f"key = tl.load(record + {self.columns.index('key')})")
+            lines.append(f"key = tl.load(record + {self.columns.index(KEY)})")
         return lines
 
     def before(self) -> list[str]:
@@ -44,7 +45,7 @@ class GpuLeanSource(LeanVariables):
             f"word_{k} = random_word(key, offset + {k * NEXT_WORD}, lane)" for k in self.words()
         ]
         return lines + [
-            f"scale_{name} = load_scales(at_{name}_scales, left, MASKED, BLOCK)"
+            f"scale_{name} = load_scales(scales_of_{name}, left, MASKED, BLOCK)"
             for name in self.codes
         ]
 
@@ -62,7 +63,7 @@ class GpuLeanSource(LeanVariables):
         if name in self.codes:
             lines += [
                 f"scale_{name} = {self.prefix(name)}_scales(x_{name}, scale_{name}, inside)",
-                f"store_scales(at_{name}_scales, scale_{name}, left, MASKED, BLOCK)",
+                f"store_scales(scales_of_{name}, scale_{name}, left, MASKED, BLOCK)",
             ]
         return lines
 

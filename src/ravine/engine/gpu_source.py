@@ -155,7 +155,6 @@ def _kernel(
     totals: tuple[str, ...],
     lean: GpuLeanSource,
 ) -> str:
-    arrays = [name for name in program.variables if name not in totals]
     count = len(lean.columns)
     lines = [
         "@triton.jit",
@@ -167,14 +166,14 @@ def _kernel(
         f"    left = tl.load(record + {count + 2}) - offset",
         f"    partial_sums = sums + block * {len(totals)}",
     ]
-    for k, name in enumerate(arrays):
+    for k, name in enumerate(lean.arrays):
         held = lean.kind(name) or _STORED[types[name]][0]
         pointer = f"tl.load(record + {k}).to(tl.pointer_type(tl.{held}))"
         lines.append(f"    at_{name} = {pointer} + offset")
-    if arrays:
+    if lean.arrays:
         # Sixteen bytes at a time, where every tensor begins at a multiple of them.
         lines.append("    if ALIGNED:")
-        lines += [f"        at_{name} = tl.multiple_of(at_{name}, 16)" for name in arrays]
+        lines += [f"        at_{name} = tl.multiple_of(at_{name}, 16)" for name in lean.arrays]
     lines += [f"    {line}" for line in lean.found()]
     if program.slots:
         lines.append(f"    row = scalars + tl.load(record + {count}) * {len(program.slots)}")

@@ -9,7 +9,7 @@ again from there.
 
 from __future__ import annotations
 
-from ravine.engine.lean import BLOCK, NEXT_WORD, WEYL
+from ravine.engine.lean import BLOCK, KEY, NEXT_WORD, WEYL, scales_column
 from ravine.engine.lean_variables import LeanVariables
 
 
@@ -78,14 +78,14 @@ class LeanSource(LeanVariables):
         """Return the lines that find the scales and the key of a chunk."""
         lines = []
         for name in self.codes:
-            column = f"addresses[{self.columns.index(f'{name}_scales')} * tensors + tensor]"
+            column = f"addresses[{self.columns.index(scales_column(name))} * tensors + tensor]"
             lines.append(
                 f"scales_{name} = address_to_array({column} + offset // {BLOCK} * 4, "
                 f"(length + {BLOCK - 1}) // {BLOCK}, float32)"
             )
         if self.place:
             lines += [
-                f"key = addresses[{self.columns.index('key')} * tensors + tensor]",
+                f"key = addresses[{self.columns.index(KEY)} * tensors + tensor]",
                 "low_key = key >> 4",
             ]
             lines.append("high_key = key >> 36")

@@ -12,6 +12,7 @@ class LeanVariables:
     """What the generators of kernels know of the lean variables of a program.
 
     Attributes:
+        arrays: the variables that lie in memory.
         columns: the columns of the kernel's table of addresses.
         forms: how the lean variables are held, by name.
         codes: those of them that are codes under scales.
@@ -23,9 +24,9 @@ class LeanVariables:
     def __init__(
         self, program: Specialised, types: Mapping[str, Stored], totals: tuple[str, ...]
     ) -> None:
-        arrays = tuple(name for name in program.variables if name not in totals)
-        self.columns = layout(arrays, types)
-        self.forms = {n: form for n in arrays if isinstance(form := types[n], Lean)}
+        self.arrays = tuple(name for name in program.variables if name not in totals)
+        self.columns = layout(self.arrays, types)
+        self.forms = {n: form for n in self.arrays if isinstance(form := types[n], Lean)}
         self.codes = {name: form for name, form in self.forms.items() if form.octaves}
         rounded = [name for name in program.stores if name in self.forms]
         self.place = {name: k for k, name in enumerate(rounded)}

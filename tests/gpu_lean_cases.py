@@ -217,7 +217,10 @@ def test_a_matrix_rule(state_dtype, gpu_and_cpu):
         return ravine.optim.Muon(weights, state_dtype=state_dtype, stochastic_rounding=True)
 
     run = trained(make, torch.bfloat16, [(40, 30), (7,), (40, 30)], steps=2)
-    assert_held_alike(*gpu_and_cpu(run), may_differ=1e-3)
+    ours, theirs = gpu_and_cpu(run)
+    for one, other in zip(ours, theirs, strict=True):  # a GPU multiplies matrices in its own order
+        torch.testing.assert_close(one.pop("w"), other.pop("w"), rtol=2**-6, atol=2**-8)
+    assert_held_alike(ours, theirs, may_differ=1e-3)
 
 
 # --- tables --------------------------------------------------------------------------------------

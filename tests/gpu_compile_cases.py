@@ -15,6 +15,7 @@ from gpu_support import RULE_CASES, TOLERANCE
 from ravine.engine import gpu, kernel_cache
 from ravine.engine.equation import Equation
 from ravine.engine.gpu_source import kernel_source
+from ravine.engine.lean import NONNEGATIVE, SIGNED, STOCHASTIC_BFLOAT16
 from ravine.engine.norm import SQUARES
 from ravine.engine.program import Program, Stage
 from ravine.optim.options import step_program
@@ -127,6 +128,22 @@ def test_division_and_root_are_rounded_correctly():
     ptx = assembly(program, dict.fromkeys(program.variables, torch.float32))
     assert "div.rn.f32" in ptx and "sqrt.rn.f32" in ptx
     assert not re.search(r"(div\.full|div\.approx|sqrt\.approx)", ptx)
+
+
+@pytest.mark.parametrize(
+    ("m", "v", "wide"),
+    [
+        (STOCHASTIC_BFLOAT16, STOCHASTIC_BFLOAT16, "v4.b32"),
+        (SIGNED, NONNEGATIVE, "v2.b32"),
+    ],
+    ids=["bfloat16", "int8"],
+)
+def test_lean_state_compiles_and_moves_eight_elements_at_a_time(m, v, wide):
+    types = {"w": STOCHASTIC_BFLOAT16, "g": torch.bfloat16, "m": m, "v": v}
+    ptx = assembly(specialised_step("AdamW"), types)
+    found = re.findall(r"(ld|st)\.global\S*\." + wide.replace(".", r"\."), ptx)
+    assert found.count("ld") >= 2 and found.count("st") >= 2
+    assert "ld.local" not in ptx and "st.local" not in ptx
 
 
 # --- cross-entropy over rows ---------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 HERE = Path(__file__).parent
+CASES = ("gpu_cases.py", "gpu_function_cases.py", "gpu_lean_cases.py", "gpu_optimizer_cases.py")
 
 CASES = (
     "gpu_cases.py", "gpu_function_cases.py", "gpu_optimizer_cases.py", "gpu_row_cases.py",

@@ -10,10 +10,9 @@ import pytest
 import torch
 from lean_support import BLOCK, OCTAVES, hold, holder, neighbours, numbers, smallest_scale, table
 
+import ravine
 from ravine.engine import lean
-from ravine.engine.choice import Choice
-from ravine.errors import ArgumentError
-from ravine.optim import lean_state, plan
+from ravine.optim import lean_state
 
 BACKENDS = ["cpu", "reference"]
 DRAWS = 8192
@@ -188,15 +187,17 @@ def test_a_scale_is_kept_while_it_serves(backend):
     assert scales == [full, full, full, smallest_scale(0.2, "signed"), full]
 
 
-def test_the_gpu_kernels_know_no_lean_formats_and_it_is_said(monkeypatch):
-    def on_a_gpu(program, weight, backend):
-        return Choice("gpu", "as if")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_state_may_be_called_key(backend):
+    """As the random bits' key once was among a kernel's addresses: it was written over this state's."""
 
-    monkeypatch.setattr(plan, "choose", on_a_gpu)
+    @ravine.update_rule(moments={"m": "signed"})
+    def rule(w, g, m, key, *, lr=0.0):
+        return w - lr * g, g, key + 1
+
     w = torch.nn.Parameter(torch.zeros(5000))
-    w.grad = torch.ones(5000)
-    optimizer = holder([w], state_dtype="int8")
-    optimizer.step()
-    assert "reference: the GPU kernels know no lean formats yet" in optimizer.explain()
-    with pytest.raises(ArgumentError, match="backend='gpu' cannot be used"):
-        holder([w], state_dtype="int8", backend="gpu").step()
+    optimizer = rule([w], state_dtype="int8", backend=backend)
+    for _ in range(2):
+        w.grad = torch.ones(5000)
+        optimizer.step()
+    assert (optimizer.state[w]["key"] == 2).all()

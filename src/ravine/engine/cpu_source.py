@@ -109,7 +109,7 @@ def _kernel(
 ) -> str:
     arrays = [name for name in program.variables if name not in totals]
     held = {name: lean.kind(name) or _STORED[types[name]][0] for name in arrays}
-    inner: list[str] = lean.words()
+    inner: list[str] = lean.drawn()
     for name in program.loads:
         load = lean.load(name) or _STORED[types[name]][1].format(f"array_{name}[i]")
         inner.append(f"x_{name} = number({load})")

@@ -5,8 +5,9 @@ tables on the device:
 
 owners   int32, one a block: which tensor the block belongs to. Made on the device when the
          selection changes (4 bytes for every 1024 weights: 4 MB for a billion).
-records  int64, one a tensor: the addresses of its variables, the row of scalars it uses, its first
-         block, and its number of elements. The block's place in the tensor follows from these.
+records  int64, one a tensor: the columns of `ravine.engine.lean.layout` (the addresses of its
+         variables), the row of scalars it uses, its first block, and its number of elements. The
+         block's place in the tensor follows from these.
 scalars  float64, row by row.
 
 Records and scalars lie in one stretch of memory, so that a step sends them in one copy from pinned
@@ -29,6 +30,7 @@ import torch
 
 from ravine.engine import kernel_cache, launch
 from ravine.engine.gpu_source import RECORD_TAIL, kernel_source
+from ravine.engine.lean import Stored
 from ravine.engine.program import Specialised
 
 BLOCK = 1024
@@ -85,7 +87,7 @@ def _compiled(source: str) -> Kernel:
 
 
 def compiled(
-    program: Specialised, types: Mapping[str, torch.dtype], totals: tuple[str, ...] = ()
+    program: Specialised, types: Mapping[str, Stored], totals: tuple[str, ...] = ()
 ) -> Kernel:
     """Return the kernel of a program for these storage types."""
     return _compiled(kernel_source(program, types, totals))

@@ -41,7 +41,7 @@ of a block's largest number rounds all others again; the table's steps are finer
 Source of the idea of rounding at random: Gupta, Agrawal, Gopalakrishnan & Narayanan 2015. The hash
 walks by the golden ratio (Weyl), which a first key begins, and mixes as Wellons's "Prospecting for hash
 functions" does, once and with a second key: no correlation above 0.003 between elements up to 300 apart
-in 60 keys. `ravine.engine.lean_words` holds the same for compiled code.
+in 60 keys. `ravine.engine.lean_words` and `ravine.engine.gpu_lean` hold the same for compiled code.
 """
 
 from __future__ import annotations
@@ -120,15 +120,24 @@ def scales_of(elements: int) -> int:
     return -(-elements // BLOCK)
 
 
+KEY = "key of the random bits"
+"""The column of a tensor's key; like those of scales, named as no variable can be."""
+
+
+def scales_column(name: str) -> str:
+    """Return the column of the scales of a variable."""
+    return f"scales of {name}"
+
+
 def layout(variables: tuple[str, ...], types: Mapping[str, Stored]) -> tuple[str, ...]:
     """Return the columns of a kernel's table of addresses.
 
-    After the variables come the scales of those that are codes, as ``name_scales``, and then, where
-    anything is rounded at random, ``key``: a number in the place of an address.
+    After the variables come the scales of those that are codes (`scales_column`), and then, where
+    anything is rounded at random, `KEY`: a number in the place of an address.
     """
     lean = [(name, form) for name in variables if isinstance(form := types[name], Lean)]
-    scales = [f"{name}_scales" for name, form in lean if form.octaves]
-    return (*variables, *scales, *(["key"] if lean else []))
+    scales = [scales_column(name) for name, form in lean if form.octaves]
+    return (*variables, *scales, *([KEY] if lean else []))
 
 
 # --- random bits ---------------------------------------------------------------------------------

@@ -9,54 +9,35 @@ again from there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from ravine.engine.lean import BLOCK, NEXT_WORD, WEYL, Lean, Stored, layout
-from ravine.engine.program import Specialised
+from ravine.engine.lean import BLOCK, KEY, NEXT_WORD, WEYL, scales_column
+from ravine.engine.lean_variables import LeanVariables
 
 
-class LeanSource:
-    """Lines for a kernel; all of them empty where nothing is lean.
-
-    Attributes:
-        columns: the columns of the kernel's table of addresses.
-        coded: whether anything is held as codes, so that the kernel must go block by block.
-    """
-
-    def __init__(
-        self, program: Specialised, types: Mapping[str, Stored], totals: tuple[str, ...]
-    ) -> None:
-        arrays = tuple(name for name in program.variables if name not in totals)
-        self.columns = layout(arrays, dict(types))
-        self._forms = {n: form for n in arrays if isinstance(form := types[n], Lean)}
-        self._codes = {name: form for name, form in self._forms.items() if form.octaves}
-        rounded = [name for name in program.stores if name in self._forms]
-        self._place = {name: k for k, name in enumerate(rounded)}
-        self._written = [name for name in rounded if name in self._codes]
-        self.coded = bool(self._codes)
+class LeanSource(LeanVariables):
+    """Lines for a kernel; all of them empty where nothing is lean."""
 
     def kind(self, name: str) -> str | None:
         """Return the type of an element in memory, or None if the variable is not lean."""
-        form = self._forms.get(name)
+        form = self.forms.get(name)
         return None if form is None else "uint8" if form.octaves else "uint16"
 
     def load(self, name: str) -> str:
         """Return the expression of an element as float32; nothing if the variable is not lean."""
-        form = self._forms.get(name)
+        form = self.forms.get(name)
         if form is None:
             return ""
         if not form.octaves:
             return f"bfloat16_to_float32(array_{name}[i])"
-        return f"{_prefix(form)}_number(array_{name}[i], scale_{name})"
+        return f"{self.prefix(name)}_number(array_{name}[i], scale_{name})"
 
     def store(self, name: str) -> list[str]:
         """Return the lines that store a new number; nothing if the variable is not lean."""
-        if name not in self._forms:
+        if name not in self.forms:
             return []
-        bits = self._bits(name)
-        if name not in self._codes:
+        bits = self.bits(name)
+        if name not in self.codes:
             return [f"array_{name}[i] = float32_to_bfloat16_at_random(float32(x_{name}), {bits})"]
-        prefix = _prefix(self._codes[name])
+        prefix = self.prefix(name)
         return [
             f"x_{name} = float32(x_{name})",
             f"array_{name}[i] = {prefix}_code(x_{name}, {bits}, scale_{name})",
@@ -64,55 +45,47 @@ class LeanSource:
             f"top_{name} = {_LARGER[prefix]}(top_{name}, x_{name})",
         ]
 
-    def _bits(self, name: str) -> str:
-        place = self._place[name]
-        end = "high" if place % 2 else "low"
-        return f"{end}{self._forms[name].random_bits}(word_{place // 2})"
-
-    def words(self) -> list[str]:
+    def drawn(self) -> list[str]:
         """Return the lines that draw an element's random bits."""
         lines = []
-        for k in self._numbers():
+        for k in self.words():
             lines += [
                 f"word_{k} = random_word(place_{k}, high_key)",
                 f"place_{k} = next_place(place_{k})",
             ]
         return lines
 
-    def _numbers(self) -> list[int]:
-        return sorted({place // 2 for place in self._place.values()})
-
     def functions(self) -> list[str]:
         """Return the functions that make the codes of a block under a new scale."""
         return [
             _AGAIN.format(
                 name=name,
-                prefix=_prefix(self._codes[name]),
-                word=self._place[name] // 2,
-                bits=self._bits(name),
+                prefix=self.prefix(name),
+                word=self.word(name),
+                bits=self.bits(name),
             )
-            for name in self._written
+            for name in self.written
         ]
 
     def once(self) -> list[str]:
         """Return the lines that make the buffers."""
         return [
             f"new_{name} = address_to_array(stack_bytes({4 * BLOCK}), {BLOCK}, float32)"
-            for name in self._written
+            for name in self.written
         ]
 
     def for_chunk(self) -> list[str]:
         """Return the lines that find the scales and the key of a chunk."""
         lines = []
-        for name in self._codes:
-            column = f"addresses[{self.columns.index(f'{name}_scales')} * tensors + tensor]"
+        for name in self.codes:
+            column = f"addresses[{self.columns.index(scales_column(name))} * tensors + tensor]"
             lines.append(
                 f"scales_{name} = address_to_array({column} + offset // {BLOCK} * 4, "
                 f"(length + {BLOCK - 1}) // {BLOCK}, float32)"
             )
-        if self._place:
+        if self.place:
             lines += [
-                f"key = addresses[{self.columns.index('key')} * tensors + tensor]",
+                f"key = addresses[{self.columns.index(KEY)} * tensors + tensor]",
                 "low_key = key >> 4",
             ]
             lines.append("high_key = key >> 36")
@@ -121,20 +94,19 @@ class LeanSource:
     def before(self) -> list[str]:
         """Return the lines ahead of a block's first pass."""
         lines = [
-            f"key_{k} = low_key + (offset + start + {k * NEXT_WORD}) * {WEYL}"
-            for k in self._numbers()
+            f"key_{k} = low_key + (offset + start + {k * NEXT_WORD}) * {WEYL}" for k in self.words()
         ]
         if self.coded:
             lines.append(f"block = start // {BLOCK}")
-        lines += [f"scale_{name} = scales_{name}[block]" for name in self._codes]
-        lines += [f"place_{k} = first_place(key_{k})" for k in self._numbers()]
-        return lines + [f"top_{name} = int32(0)" for name in self._written]
+        lines += [f"scale_{name} = scales_{name}[block]" for name in self.codes]
+        lines += [f"place_{k} = first_place(key_{k})" for k in self.words()]
+        return lines + [f"top_{name} = int32(0)" for name in self.written]
 
     def after(self) -> list[str]:
         """Return the lines that end a block."""
         lines = []
-        for name in self._written:
-            prefix = _prefix(self._codes[name])
+        for name in self.written:
+            prefix = self.prefix(name)
             if prefix == "nonnegative":  # below 0, or -0.0?
                 lines += [
                     f"if top_{name} < 0:",
@@ -142,7 +114,7 @@ class LeanSource:
                     "    for i in range(count):",
                     f"        top_{name} = larger_positive(top_{name}, new_{name}[i])",
                 ]
-            key = f"key_{self._place[name] // 2}, high_key"
+            key = f"key_{self.word(name)}, high_key"
             lines += [
                 f"fitting = {prefix}_scale(top_{name}, scale_{name})",
                 f"if fitting != scale_{name}:",
@@ -161,7 +133,3 @@ _AGAIN = """def again_{name}(values, codes, count, scale, low_key, high_key):
         place = next_place(place)
         codes[i] = {prefix}_code(values[i], {bits}, scale)
 """
-
-
-def _prefix(form: Lean) -> str:
-    return "signed" if form.signed else "nonnegative"

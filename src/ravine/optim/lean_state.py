@@ -15,12 +15,14 @@ Every optimizer has three options for it:
 * ``rounding_seed``: another seed draws other random bits. They depend on it, on the weight's place in the
   optimizer, its step count and the element, on nothing else, so a resumed run goes on bit by bit.
 
-The formats are those of `ravine.engine.lean`. State is saved as it is held: ``exp_avg`` in bfloat16, or
-``exp_avg_codes`` (uint8, the weight's shape) and ``exp_avg_scales`` (float32, one for 256 elements in
-the order of memory). Of a sharded weight each process has the scales of its part; it is saved in full,
-for any number of processes to load, which rounds once more: there alone a resumed run is not the same
-bit by bit. Loading keeps the present ``state_dtype``; state in another form, torch's too, is
-converted when the weight is stepped next: from lean to full exactly, otherwise to the nearest.
+The formats are those of `ravine.engine.lean`. Numbers are read, rounded and written in the one pass of a
+step on the CPU and in its one launch on a GPU, with the same random bits as in plain PyTorch. State is
+saved as it is held: ``exp_avg`` in bfloat16, or ``exp_avg_codes`` (uint8, the weight's shape) and
+``exp_avg_scales`` (float32, one for 256 elements in the order of memory). Of a sharded weight each process
+has the scales of its part; it is saved in full, for any number of processes to load, which rounds once
+more: there alone a resumed run is not the same bit by bit. Loading keeps the present ``state_dtype``;
+state in another form, torch's too, is converted when the weight is stepped next: from lean to full
+exactly, otherwise to the nearest.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ravine.engine.choice import Choice
+from ravine.engine.choice import Choice, choose
 from ravine.engine.functions import host_number
 from ravine.engine.lean import Lean
 from ravine.engine.program import Program
@@ -22,7 +22,7 @@ from ravine.optim.matrix_bucket import MatrixBucket, computed_dtype, stack_of
 from ravine.optim.matrix_programs import MatrixPrograms
 from ravine.optim.matrix_state import MatrixState, kept_moments
 from ravine.optim.options import AVERAGE
-from ravine.optim.plan import Plan, apart, check_gradient, chosen_executor, executor
+from ravine.optim.plan import Plan, apart, check_gradient, executor
 from ravine.optim.reference_bucket import ReferenceBucket
 from ravine.optim.routing import Routed, obstacle
 from ravine.optim.sharding import Ranks, is_sharded, local, placement_of
@@ -113,7 +113,10 @@ class MatrixPlan(Plan):
             member.forms["w"] = lean_state.weight_form(weight, group)
             for name in kept_moments(rule, weight, group):
                 member.forms[name] = lean_state.state_form(rule, name, weight, group)
-            chosen = [chosen_executor(program, member) for program in self.programs.programs]
+            chosen = [
+                choose(program, local(weight), group["backend"])
+                for program in self.programs.programs
+            ]
             left = self.programs.specialised(group)
             layout = (
                 weight.device,

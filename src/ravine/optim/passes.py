@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ravine.engine.host import Bound, HostFunction
 from ravine.engine.launch import Launch
-from ravine.engine.lean import Stored, layout
+from ravine.engine.lean import KEY, Stored, layout, scales_column
 from ravine.engine.program import Specialised
 from ravine.optim.totals import Sums
 
@@ -82,12 +82,12 @@ class Pass:
                 self.launch.set_addresses(k, [w.data_ptr() for w in weights])
             elif name != "g":
                 self.launch.set_addresses(k, [state[name].data_ptr() for state in states])
-            if f"{name}_scales" in columns:
-                place = columns.index(f"{name}_scales")
+            if scales_column(name) in columns:
+                place = columns.index(scales_column(name))
                 self.launch.set_addresses(place, [one[name].data_ptr() for one in scales])
-        self.rounds = "key" in columns
+        self.rounds = KEY in columns
         """Whether anything is rounded at random."""
-        self._key = columns.index("key") if self.rounds else 0
+        self._key = columns.index(KEY) if self.rounds else 0
         self.gradient = arrays.index("g") if "g" in arrays else None
         """Which of the launch's arrays the gradients are."""
         self._scalars_of = Bound(specialised.scalars).at

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ravine.engine import cpu
-from ravine.engine.choice import Choice, choose
+from ravine.engine.choice import choose
 from ravine.engine.lean import Lean
 from ravine.engine.program import Program
 from ravine.errors import ArgumentError, ArgumentTypeError
@@ -123,7 +123,7 @@ class Plan:
                     check_capturable(self.rule, group, self.rule.name)  # again: groups are edited
                     captured.setdefault(weight.device, []).append(member)
                     continue
-                choice = chosen_executor(self.program, member)
+                choice = choose(self.program, local(weight), group["backend"])
                 specialised = None
                 if choice.executor != "reference":
                     specialised = self.program.specialise(group)
@@ -205,20 +205,6 @@ class Plan:
         value = float(group[start] if isinstance(start, str) else start)
         # A complex number is two real ones, as for torch.
         return complex(value, value) if weight.is_complex() else value
-
-
-def chosen_executor(program: Program, member: Member) -> Choice:
-    """Choose the executor of a weight; the GPU's kernels know no lean formats yet."""
-    choice = choose(program, local(member.weight), member.group["backend"])
-    if choice.executor == "gpu" and any(isinstance(f, Lean) for f in member.forms.values()):
-        if member.group["backend"] == "gpu":
-            raise ArgumentError(
-                "backend='gpu' cannot be used",
-                got="state or weights that are rounded at random, for which it has no kernels yet",
-                do="leave backend='auto', or state_dtype and stochastic_rounding out",
-            )
-        return Choice("reference", "the GPU kernels know no lean formats yet")
-    return choice
 
 
 def apart(members: list[Member]) -> list[list[Member]]:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 HERE = Path(__file__).parent
+CASES = ("gpu_cases.py", "gpu_function_cases.py", "gpu_optimizer_cases.py", "gpu_loss_cases.py")
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed"
@@ -40,7 +41,7 @@ def cases(*names: str, interpret: bool = False) -> None:
 @needs_triton
 @pytest.mark.slow
 def test_in_the_interpreter():
-    cases("gpu_cases.py", "gpu_function_cases.py", "gpu_optimizer_cases.py", interpret=True)
+    cases(*CASES, interpret=True)
 
 
 @needs_triton
@@ -53,7 +54,7 @@ def test_compiled_for_a_gpu_that_is_not_there():
 @needs_gpu
 @pytest.mark.slow
 def test_on_the_gpu():
-    cases("gpu_cases.py", "gpu_function_cases.py", "gpu_optimizer_cases.py")
+    cases(*CASES, "gpu_device_cases.py")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -196,6 +196,11 @@ def is_batched(tensor: Tensor) -> bool:
     return _functorch.is_batchedtensor(tensor) or _functorch.is_legacy_batchedtensor(tensor)
 
 
+def is_at_hand(tensor: Tensor) -> bool:
+    """Whether the host can look at values without waiting for a device."""
+    return tensor.is_cpu
+
+
 def readable(*tensors: Tensor) -> bool:
     """Whether values can be looked at: not while compiling, under vmap, or where there are none."""
     if torch.compiler.is_compiling():

@@ -37,6 +37,8 @@ class Call(NamedTuple):
     scale: float | Tensor = 1.0
     """What the reduced loss and all slopes are multiplied by; a float64 number on the device of the
     tensors where the host does not know it."""
+    looks: bool = True
+    """Whether an element outside of the loss's domain is an error; not if all were looked at before."""
 
 
 def value_and_gradient(
@@ -56,7 +58,7 @@ def _computed(
     call: Call, inputs: tuple[Tensor, ...], first: str, needs: tuple[bool, ...]
 ) -> dict[str, Tensor]:
     """Return an output of the equation, and the slopes that are needed, by name."""
-    loss, target, weight, values, reduction, scale = call
+    loss, target, weight, values, reduction, scale, looks = call
     program = program_of(loss, weight is not None, first, needs)
     input = inputs[0]
     if (input.is_cpu or input.is_cuda) and not is_dense(input):
@@ -65,13 +67,15 @@ def _computed(
     if kind != "reference":
         return _one_pass(kind, program, call, inputs)
     inputs = tuple(one.detach() for one in inputs)
-    loss.check_domain(inputs, target, weight, values)
+    if looks:
+        loss.check_domain(inputs, target, weight, values)
     names = names_of(loss)
     with torch.no_grad():
         parts = loss.elements(inputs, target, weight, values)
         found = dict(zip(names.outputs, parts, strict=True))
         if reduction != "none":
-            found["value"] = found["value"].sum() * scale
+            losses = found["value"]
+            found["value"] = (losses.sum() * scale).to(losses.dtype)
         for name, one in zip(names.slopes, inputs, strict=True):
             found[name] = (found[name] * scale).to(one.dtype)
         return {name: found[name] for name in wanted_of(loss, first, needs)}
@@ -107,7 +111,7 @@ def _is_capturing(device: torch.device) -> bool:
 def _one_pass(
     kind: str, program: Program, call: Call, inputs: tuple[Tensor, ...]
 ) -> dict[str, Tensor]:
-    loss, target, weight, values, reduction, scale = call
+    loss, target, weight, values, reduction, scale, looks = call
     input, *others = inputs
     wide = torch.float64 if input.dtype is torch.float64 else torch.float32
     given = [input, _laid_out(target, input, wide)]
@@ -128,7 +132,7 @@ def _one_pass(
         for slot in plan.scales:
             launch.set_scalar(slot, scale)
     launch.run()
-    if plan.outside and launch.any(plan.outside):
+    if looks and plan.outside and launch.any(plan.outside):
         loss.check_domain(inputs, target, weight, values)
     if plan.value >= 0:
         found["value"] = launch.total(plan.value, scale, wide)

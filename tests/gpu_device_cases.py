@@ -87,3 +87,12 @@ def test_every_device():
         found.backward()
         assert found.device == x.grad.device == x.device
         torch.testing.assert_close(found.cpu(), exact(losses.mse, x, y), rtol=1e-6, atol=0)
+
+
+def test_tables_made_in_inference_mode_serve_outside_of_it():
+    x, y = pair(777)
+    with torch.inference_mode():
+        inside = losses.mae(x, y)
+    with torch.no_grad():
+        for z in (x, x.clone()):  # another address: the tables are sent again
+            assert torch.equal(losses.mae(z, y), inside.clone())

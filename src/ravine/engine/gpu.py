@@ -212,6 +212,7 @@ class Launch(launch.Launch):
                 found[k, self._chosen] = torch.segment_reduce(sums, "sum", lengths=lengths).cpu()
         return found
 
+    @torch.inference_mode(False)  # they are written to outside of it, too
     def _own(self) -> None:
         """Make the table of the blocks' owners, and room for their totals."""
         if len(self._chosen) == 1:  # as for a loss: no copy, which the host would wait for
@@ -281,6 +282,7 @@ class _Tables:
         self.changed = False
         return self._copy[: self._start], self._copy[self._start :].view(torch.float64)
 
+    @torch.inference_mode(False)  # as above
     def _allocate(self) -> torch.Tensor:
         if self._device.type != "cuda":
             return torch.from_numpy(self._host)  # the interpreter reads the host's own table

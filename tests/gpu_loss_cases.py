@@ -20,7 +20,7 @@ from ulp_grid import exact_of, grid, ours, worst
 from ravine import losses
 from ravine.engine import gpu
 from ravine.errors import TargetError
-from ravine.losses import elementwise, fused, one_pass, pass_plan
+from ravine.losses import arguments, elementwise, fused, one_pass, pass_plan
 from ravine.losses.hinge import binary_hinge
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in.*:RuntimeWarning")
@@ -37,7 +37,7 @@ LEFT_OUT = slice(20, 30)
 @pytest.fixture(autouse=True)
 def on_the_gpu_executor(monkeypatch):
     monkeypatch.setattr(pass_plan, "executor", lambda name: gpu)
-    for module in (elementwise, fused):
+    for module in (arguments, elementwise, fused):
         monkeypatch.setattr(module, "is_at_hand", lambda tensor: False)
 
 
@@ -99,26 +99,25 @@ def test_value_slope_and_weight_of_each_element(row, launches):
 
 
 @pytest.mark.parametrize(
-    ("kind", "size"), [*((kind, SIZE) for kind in KINDS), (torch.float32, 1), (torch.float32, 1023)]
+    ("kind", "size"), [*zip(KINDS, (1, SIZE, 1023, SIZE), strict=True)], ids=str
 )
 @pytest.mark.parametrize("name", ["mse", "binary_cross_entropy", "tweedie"])
-def test_reductions_of_every_type_and_size(name, kind, size, launches):
+def test_reductions_of_every_type(name, kind, size, launches):
     row = BY_LOSS[name]
     x, y = samples(row, size, kind)
     weight = torch.rand(size, device=DEVICE, dtype=torch.float64)
-    for given in (None, weight):
+    for given, reduction in ((None, "sum"), (None, "mean"), (weight, "mean")):
         value, slope = expected(row, x, y, given)
-        total = size if given is None else given.sum()
-        for reduction, scale in (("sum", 1.0), ("mean", 1.0 / total)):
-            z = leaf(x)
-            found = loss_of(row, z, y, weight=given, reduction=reduction)
-            (3 * found).backward()
-            assert found.dtype is (kind if kind is torch.float64 else torch.float32)
-            assert z.grad.dtype is kind
-            assert_close(found.detach(), value.sum() * scale, torch.float32)
-            assert_close(z.grad, 3 * slope * scale, kind)
+        scale = 1.0 if reduction == "sum" else 1.0 / (size if given is None else given.sum())
+        z = leaf(x)
+        found = loss_of(row, z, y, weight=given, reduction=reduction)
+        (3 * found).backward()
+        assert found.dtype is (kind if kind is torch.float64 else torch.float32)
+        assert z.grad.dtype is kind
+        assert_close(found.detach(), value.sum() * scale, torch.float32)
+        assert_close(z.grad, 3 * slope * scale, kind)
     half = kind in fused.HALVES  # whose slopes wait for their factor
-    assert launches == [size] * (8 if half else 4)
+    assert launches == [size] * (6 if half else 3)
 
 
 @pytest.mark.parametrize("row", BY_LOSS.values(), ids=str)
@@ -230,8 +229,15 @@ def reads(monkeypatch):
         yield mode
 
 
-@pytest.mark.parametrize("kind", [torch.float32, torch.float16], ids=str)
-@pytest.mark.parametrize("name", ["mse", "binary_cross_entropy", "gaussian_nll"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("mse", torch.float16),
+        ("binary_cross_entropy", torch.float16),
+        ("gaussian_nll", torch.float32),
+    ],
+    ids=str,
+)
 def test_the_host_waits_for_nothing_but_a_domain(name, kind, reads):
     row = BY_LOSS[name]
     x, y = samples(row, 100, kind)
@@ -243,7 +249,11 @@ def test_the_host_waits_for_nothing_but_a_domain(name, kind, reads):
         for given in (None, weight):
             found = loss(z, y, *other, weight=given, reduction=reduction, check="off")
             found.backward(torch.ones_like(found))
+    amount = torch.tensor([50.0], device=DEVICE)
+    doubled = loss(z, y, *other, normalizer=amount, check="off")
     assert reads.count == 0
+    torch.testing.assert_close(doubled, 2 * loss(z, y, *other, check="off"))
+    reads.count = 0
     loss(z, y, *other).backward()
     assert reads.count == (1 if formula(row).domains else 0)
 

@@ -112,7 +112,7 @@ class ElementwiseLoss(Formula):
         if others or self.others:
             others = self._named(others, hyperparameters)
         values = self.settle(hyperparameters) if hyperparameters else self.hyperparameters
-        check_reduction(name, reduction, normalizer)
+        check_reduction(name, reduction, normalizer, checked)
         self._check_tensors(input, target, others)
         check_not_empty(name, input.numel(), reduction, normalizer)
         if weight is not None:
@@ -202,8 +202,12 @@ class ElementwiseLoss(Formula):
 
 
 def _mean_scale(input: Tensor, weight: Tensor | None, normalizer: Any) -> float | Tensor:
-    """Return what the sum of the (weighted) losses is multiplied by."""
+    """Return what the sum of the (weighted) losses is multiplied by; on their device, if it is there."""
     if normalizer is not None:
+        lies = isinstance(normalizer, Tensor) and normalizer.device == input.device
+        if lies and not is_at_hand(normalizer):
+            divisor: Tensor = normalizer.detach().to(torch.float64).reshape(())
+            return 1.0 / divisor
         return 1.0 / float(normalizer)
     if weight is None:
         return 1.0 / input.numel()

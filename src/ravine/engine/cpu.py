@@ -149,7 +149,7 @@ class Launch(launch.Launch):
         found = float(sum(self._sums[total * count : (total + 1) * count]) * scale)
         if abs(found) > _LARGEST[dtype]:  # torch raises where it should round to infinity
             found = math.copysign(math.inf, found)
-        return torch.scalar_tensor(found, dtype=dtype)
+        return torch.scalar_tensor(found, dtype=dtype, device="cpu")
 
     def any(self, totals: Sequence[int]) -> bool:
         count = self._head[1]

@@ -288,7 +288,7 @@ class _Tables:
             return torch.from_numpy(self._host)  # the interpreter reads the host's own table
         self._pinned = [
             (
-                torch.empty(len(self._host), dtype=torch.int64, pin_memory=True),
+                torch.empty(len(self._host), dtype=torch.int64, device="cpu", pin_memory=True),
                 torch.cuda.Event(),  # type: ignore[no-untyped-call]
             )
             for _ in range(_BUFFERS)

@@ -138,7 +138,7 @@ def test_losses_compile(name, kind, options, weighted, monkeypatch):
     one, types, totals = plan.launch
     assert "value" in totals and ("arithmetic" in types) == loss.wide
     assert set(totals) - {"value"} == {f"outside_{name}" for name in plan_domains(loss)}
-    assert "sm_90" in assembly(one, types, totals)
+    assert "sm_90" in assembly(one, types, totals, block=NARROW)
 
 
 def plan_domains(loss):

@@ -6,18 +6,21 @@ import itertools
 import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import gpu_function_cases as functions
 import pytest
 import torch
 from gpu_support import RULE_CASES, TOLERANCE
 
+from ravine import losses
 from ravine.engine import gpu, kernel_cache
 from ravine.engine.equation import Equation
 from ravine.engine.gpu_source import kernel_source
 from ravine.engine.lean import NONNEGATIVE, SIGNED, STOCHASTIC_BFLOAT16
 from ravine.engine.norm import SQUARES
 from ravine.engine.program import Program, Stage
+from ravine.losses import pass_plan
 from ravine.optim.options import step_program
 from ravine.rules import RULES
 
@@ -100,7 +103,8 @@ def test_every_function_compiles(dtype):
         [Stage(Equation(functions.everything), ("w", "g", "m"), ("w", "m"))], private=("g",)
     ).specialise({"delta": 0.5})
     assembly(program, dict.fromkeys(program.variables, dtype), block=NARROW)
-    alone = [*functions.ULPS, functions.e_power, functions.e_where_number]
+    others = functions.e_power, functions.e_where_number, functions.e_log1p_of_fraction
+    alone = [*functions.ULPS, *others]
     stages = [Stage(Equation(one), ("x",), (f"y{k}",)) for k, one in enumerate(alone)]
     program = Program(stages).specialise({})
     assert len(program.variables) == 1 + len(alone)
@@ -110,6 +114,39 @@ def test_every_function_compiles(dtype):
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 def test_totals_compile(dtype):
     assembly(SQUARES.specialise({}), {"g": dtype, "square": torch.float64}, ("square",))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "options", "weighted"),
+    [
+        ("binary_cross_entropy", torch.float32, {}, True),
+        ("log_cosh", torch.bfloat16, {}, False),
+        ("focal", torch.float16, {}, False),
+        ("tweedie", torch.float32, {"power": 1.3}, False),
+        ("gaussian_nll", torch.bfloat16, {"full": True}, True),
+    ],
+)
+def test_losses_compile(name, kind, options, weighted, monkeypatch):
+    """As a reduced loss is: its value's sum, slopes in the input's type, the count of bad targets."""
+    made = SimpleNamespace(compiled=lambda *given: given, Launch=lambda given, *_, **__: given)
+    monkeypatch.setattr(pass_plan, "executor", lambda name: made)
+    loss = getattr(losses, name)
+    tensors = [torch.zeros(3, dtype=kind)] * (2 + len(loss.others) + weighted)
+    needs = (True,) * (1 + len(loss.others))
+    program = pass_plan.program_of(loss, weighted, "value", needs)
+    values = {**loss.hyperparameters, **options, "_scale": 1.0}
+    plan = pass_plan.plan_for(
+        "gpu", program.specialise(values), loss, tensors, torch.float32, separate=False
+    )
+    one, types, totals = plan.launch
+    assert "value" in totals and ("arithmetic" in types) == loss.wide
+    assert set(totals) - {"value"} == {f"outside_{name}" for name in plan_domains(loss)}
+    assert "sm_90" in assembly(one, types, totals, block=NARROW)
+
+
+def plan_domains(loss):
+    names = dict(zip(loss.others, pass_plan.names_of(loss).tensors[2:], strict=True))
+    return [names.get(name, name) for name in loss.domains]
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)

@@ -126,6 +126,20 @@ def test_functions_to_the_last_places(equation, dtype):
     assert apart[worst] <= allowed, (x[worst].item(), apart[worst].item())
 
 
+def e_log1p_of_fraction(x):
+    return f.log1p_of_fraction(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_log1p_of_fractions(dtype):
+    tiny = torch.logspace(-45, 0, 1500, dtype=torch.float64)
+    spread = torch.cat([torch.linspace(0, 1, 4000, dtype=torch.float64), tiny])
+    x = torch.cat([spread, torch.tensor([math.nan])]).to(dtype).to(DEVICE)
+    oracle = torch.log1p(x.double()).to(dtype)
+    apart = units_apart(elementwise(e_log1p_of_fraction, x), oracle)
+    assert apart.max() <= 2
+
+
 def e_power(x, *, p):
     return x**p
 

@@ -14,12 +14,10 @@ import pytest
 import torch
 
 HERE = Path(__file__).parent
-CASES = ("gpu_cases.py", "gpu_function_cases.py", "gpu_lean_cases.py", "gpu_optimizer_cases.py")
-
-CASES = (
-    "gpu_cases.py", "gpu_function_cases.py", "gpu_optimizer_cases.py", "gpu_row_cases.py",
-    "gpu_row_uses.py",
+OPTIMIZERS = (
+    "gpu_cases.py", "gpu_function_cases.py", "gpu_lean_cases.py", "gpu_optimizer_cases.py",
 )  # fmt: skip
+LOSSES = "gpu_loss_cases.py", "gpu_row_cases.py", "gpu_row_uses.py"
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed"
@@ -45,8 +43,9 @@ def cases(*names: str, interpret: bool = False) -> None:
 
 @needs_triton
 @pytest.mark.slow
-def test_in_the_interpreter():
-    cases(*CASES, interpret=True)
+@pytest.mark.parametrize("files", [OPTIMIZERS, LOSSES], ids=["optimizers", "losses"])
+def test_in_the_interpreter(files):
+    cases(*files, interpret=True)
 
 
 @needs_triton
@@ -59,7 +58,7 @@ def test_compiled_for_a_gpu_that_is_not_there():
 @needs_gpu
 @pytest.mark.slow
 def test_on_the_gpu():
-    cases(*CASES)
+    cases(*OPTIMIZERS, *LOSSES, "gpu_device_cases.py")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

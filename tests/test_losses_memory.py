@@ -11,6 +11,7 @@ import torch
 from loss_table import ROWS
 from test_losses_numbers import EACH, leaf, loss_of
 
+import ravine.optim
 from ravine import losses
 from ravine.losses import buffers
 
@@ -156,6 +157,19 @@ def test_threads_do_not_share_memory_in_use():
     for worker in workers:
         worker.join()
     assert not wrong
+
+
+def test_tensors_stay_where_the_input_is_whatever_the_default_device():
+    x, y = leaf(torch.randn(BIG)), torch.rand(BIG)
+    weight = torch.nn.Parameter(torch.randn(BIG))
+    with torch.device("meta"):
+        found = losses.mse(x, y)
+        found.backward(torch.tensor(1.0, device="cpu"))
+        weight.grad = x.grad
+        optimizer = ravine.optim.Adam([weight])
+        optimizer.step()
+    assert {found.device, x.grad.device, optimizer.state[weight]["exp_avg"].device} == {x.device}
+    assert found.item() == losses.mse(x, y).item()
 
 
 def test_inference_mode_leaves_no_memory_that_cannot_be_written():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -82,12 +82,18 @@ def _compiled(program: Program, tensor: torch.Tensor) -> tuple[Literal["cpu", "g
     return kind, ""
 
 
-def _missing(kind: str) -> str:
-    if kind == "cpu":
-        return cpu.unavailable()
-    from ravine.engine import gpu
+def executor(name: str) -> Any:
+    """Return the module that compiles and launches for "cpu" or "gpu"."""
+    if name == "gpu":
+        from ravine.engine import gpu
 
-    return gpu.unavailable()
+        return gpu
+    return cpu
+
+
+def _missing(kind: str) -> str:
+    missing: str = executor(kind).unavailable()
+    return missing
 
 
 def _unreadable(program: Program) -> str:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from itertools import chain
@@ -40,6 +41,8 @@ SMALLEST_CHUNK, LARGEST_CHUNK = 32_768, 524_288
 
 PARALLEL_FROM = 65_536
 """Elements from which on several threads pay for their start-up."""
+
+_LARGEST = {dtype: torch.finfo(dtype).max for dtype in (torch.float32, torch.float64)}
 
 
 @lru_cache(maxsize=1)
@@ -122,6 +125,9 @@ class Launch(launch.Launch):
         start = row * self._slots
         self._scalars[start : start + self._slots] = values
 
+    def set_scalar(self, slot: int, value: torch.Tensor) -> None:
+        self._scalars[slot] = value.item()
+
     def set_all_scalars(self, table: np.ndarray[Any, np.dtype[np.float64]]) -> None:
         np.frombuffer(self._scalars)[: table.size] = table.ravel()
 
@@ -137,6 +143,17 @@ class Launch(launch.Launch):
     def totals(self) -> list[float]:
         count = self._head[1]
         return [sum(self._sums[k * count : (k + 1) * count]) for k in range(self._totals)]
+
+    def total(self, total: int, scale: float | torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        count = self._head[1]
+        found = float(sum(self._sums[total * count : (total + 1) * count]) * scale)
+        if abs(found) > _LARGEST[dtype]:  # torch raises where it should round to infinity
+            found = math.copysign(math.inf, found)
+        return torch.scalar_tensor(found, dtype=dtype, device="cpu")
+
+    def any(self, totals: Sequence[int]) -> bool:
+        count = self._head[1]
+        return any(any(self._sums[k * count : (k + 1) * count]) for k in totals)
 
     def tensor_totals(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         count = self._head[1]

@@ -114,6 +114,7 @@ class Launch(launch.Launch):
         self._kernel = kernel
         self._arrays = arrays
         self._misaligned = [0] * arrays
+        self._given: list[tuple[int, torch.Tensor]] = []  # scalars that lie on the device
         if interpreted():
             device = torch.device("cpu")
         elif device is None or device.index is None:
@@ -148,6 +149,9 @@ class Launch(launch.Launch):
         self._tables.scalars[start : start + self._slots] = values
         self._tables.changed = True
 
+    def set_scalar(self, slot: int, value: torch.Tensor) -> None:
+        self._given.append((slot, value))
+
     def set_all_scalars(self, table: np.ndarray[Any, np.dtype[np.float64]]) -> None:
         self._tables.scalars[: table.size] = table.ravel()
         self._tables.changed = True
@@ -163,6 +167,9 @@ class Launch(launch.Launch):
             if self._owners is None:
                 self._own()
             records, scalars = self._tables.send()
+            for slot, value in self._given:
+                scalars[slot].copy_(value)
+            self._given.clear()
             self._kernel.function[(self._blocks,)](
                 self._owners,
                 records,
@@ -181,6 +188,19 @@ class Launch(launch.Launch):
             self._tables.enter(self._owners, self._sums)
             return self._sums.sum(0).tolist()
 
+    def total(self, total: int, scale: float | torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        if self._sums is None:
+            return torch.zeros((), dtype=dtype, device=self._device)
+        with self._on_device():
+            self._tables.enter(self._owners, self._sums)
+            found = torch.empty((), dtype=dtype, device=self._device)
+            # Multiplied in float64 and rounded where it is stored: one launch, not two.
+            return torch.mul(self._sums[:, total].sum(), scale, out=found)
+
+    def any(self, totals: Sequence[int]) -> bool:
+        found = self.totals()
+        return any(found[k] != 0 for k in totals)
+
     def tensor_totals(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         found = np.zeros((self._totals, len(self.sizes)))
         if self._sums is None:
@@ -194,11 +214,16 @@ class Launch(launch.Launch):
                 found[k, self._chosen] = torch.segment_reduce(sums, "sum", lengths=lengths).cpu()
         return found
 
+    @torch.inference_mode(False)  # they are written to outside of it, too
     def _own(self) -> None:
         """Make the table of the blocks' owners, and room for their totals."""
-        chosen = torch.from_numpy(self._chosen).to(self._device)
-        counts = torch.from_numpy(self._counts).to(self._device)
-        self._owners = torch.repeat_interleave(chosen, counts, output_size=self._blocks)
+        if len(self._chosen) == 1:  # as for a loss: no copy, which the host would wait for
+            owner, kind = int(self._chosen[0]), torch.int32
+            self._owners = torch.full((self._blocks,), owner, dtype=kind, device=self._device)
+        else:
+            chosen = torch.from_numpy(self._chosen).to(self._device)
+            counts = torch.from_numpy(self._counts).to(self._device)
+            self._owners = torch.repeat_interleave(chosen, counts, output_size=self._blocks)
         if self._totals:
             shape = (self._blocks, self._totals)
             self._sums = torch.zeros(shape, dtype=torch.float64, device=self._device)
@@ -259,12 +284,13 @@ class _Tables:
         self.changed = False
         return self._copy[: self._start], self._copy[self._start :].view(torch.float64)
 
+    @torch.inference_mode(False)  # as above
     def _allocate(self) -> torch.Tensor:
         if self._device.type != "cuda":
             return torch.from_numpy(self._host)  # the interpreter reads the host's own table
         self._pinned = [
             (
-                torch.empty(len(self._host), dtype=torch.int64, pin_memory=True),
+                torch.empty(len(self._host), dtype=torch.int64, device="cpu", pin_memory=True),
                 torch.cuda.Event(),  # type: ignore[no-untyped-call]
             )
             for _ in range(_BUFFERS)

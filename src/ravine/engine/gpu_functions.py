@@ -218,7 +218,16 @@ def log1p(x):
 
 @triton.jit
 def log1p_of_fraction(x):
-    return log1p(x)
+    if x.dtype == tl.float32:  # one quotient, where log1p has two; the coefficients of the CPU's
+        s = divide(x, x + 2)
+        z = s * s
+        tail = 0.66666445 + z * (0.40021725 + z * (0.27980256 + z * 0.28174643))
+        half_square = x * x * 0.5
+        result = x - (half_square - s * (half_square + z * tail))
+    else:
+        u = 1 + x
+        result = tl.log(u) + (x - (u - 1)) / u
+    return result
 
 
 # --- bfloat16, held as int16 ---------------------------------------------------------------------

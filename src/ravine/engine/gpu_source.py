@@ -52,7 +52,7 @@ def kernel_source(
         types: the storage type of each variable in memory; a record begins with the columns of
             `ravine.engine.lean.layout`.
         totals: variables of which only the sum is wanted, in float64, for each block; those of a sweep
-            if none are given.
+            if none are given. Of one whose type is `torch.bool` it is the number of those that are not 0.
     """
     totals = totals or tuple(total.variable for total in program.totals)
     number = compute_type(types)
@@ -137,7 +137,9 @@ def _elements(
             lines.append(f"    tl.store(at_{name} + lane, {value}, mask=inside)")
     squared = {total.variable for total in program.totals if total.squared}
     for k, name in enumerate(totals):
-        lines.append(f"    x_{name} = tl.zeros((BLOCK,), tl.float64) + x_{name}.to(tl.float64)")
+        counted = types.get(name) is torch.bool
+        term = f"(x_{name} != 0)" if counted else f"x_{name}"
+        lines.append(f"    x_{name} = tl.zeros((BLOCK,), tl.float64) + {term}.to(tl.float64)")
         if name in squared:
             lines.append(f"    x_{name} = x_{name} * x_{name}")
         lines += [

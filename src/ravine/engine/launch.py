@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 
 class Launch(ABC):
@@ -54,6 +55,13 @@ class Launch(ABC):
         """Set a row of scalars."""
 
     @abstractmethod
+    def set_scalar(self, slot: int, value: torch.Tensor) -> None:
+        """Set a scalar of the first row to a number that may lie on the device.
+
+        For one run: before another one the row is to be set again.
+        """
+
+    @abstractmethod
     def set_all_scalars(self, table: np.ndarray[Any, np.dtype[np.float64]]) -> None:
         """Set as many rows of scalars as the table has."""
 
@@ -68,6 +76,17 @@ class Launch(ABC):
     @abstractmethod
     def totals(self) -> list[float]:
         """Return each total of the last run, added up in a fixed order."""
+
+    @abstractmethod
+    def total(self, total: int, scale: float | torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Return a total of the last run times a number, rounded once, where the tensors are.
+
+        The host does not wait for it.
+        """
+
+    @abstractmethod
+    def any(self, totals: Sequence[int]) -> bool:
+        """Whether one of these totals of the last run is not 0."""
 
     @abstractmethod
     def tensor_totals(self) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -48,7 +48,8 @@ def empty_like(like: Tensor, dtype: torch.dtype) -> Tensor:
         return torch.empty_like(like, dtype=dtype)
     form = torch.empty_like(like, dtype=dtype, device="meta")
     storage = torch.frombuffer(_take(size), dtype=torch.uint8).untyped_storage()
-    return torch.empty(0, dtype=dtype).set_(storage, 0, form.shape, form.stride())
+    empty = torch.empty(0, dtype=dtype, device="cpu")  # whatever the default device is
+    return empty.set_(storage, 0, form.shape, form.stride())
 
 
 class _Block:

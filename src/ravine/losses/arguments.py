@@ -21,8 +21,13 @@ _peek = _functorch.peek_interpreter_stack
 _forward_ad = torch.autograd.forward_ad
 
 
-def check_reduction(name: str, reduction: str, normalizer: float | Tensor | None) -> None:
-    """Raise unless the reduction is known and the normalizer goes with it."""
+def check_reduction(
+    name: str, reduction: str, normalizer: float | Tensor | None, checked: bool = True
+) -> None:
+    """Raise unless the reduction is known and the normalizer goes with it.
+
+    The number of one that lies on a device is looked at only if ``checked``.
+    """
     if reduction not in REDUCTIONS:
         raise ArgumentError(
             f"{name}: unknown reduction {reduction!r}",
@@ -40,7 +45,7 @@ def check_reduction(name: str, reduction: str, normalizer: float | Tensor | None
             raise ShapeError(
                 f"{name}: normalizer must be one number", got=f"shape {tuple(normalizer.shape)}"
             )
-        if not readable(normalizer):
+        if not readable(normalizer) or not (checked or is_at_hand(normalizer)):
             return
         normalizer = normalizer.detach()
     elif not isinstance(normalizer, (int, float)) or isinstance(normalizer, bool):
@@ -194,6 +199,11 @@ def is_usual(tensor: Tensor) -> bool:
 def is_batched(tensor: Tensor) -> bool:
     """Whether a gradient stands for many at once, as in a vectorised Jacobian."""
     return _functorch.is_batchedtensor(tensor) or _functorch.is_legacy_batchedtensor(tensor)
+
+
+def is_at_hand(tensor: Tensor) -> bool:
+    """Whether the host can look at values without waiting for a device."""
+    return tensor.is_cpu
 
 
 def readable(*tensors: Tensor) -> bool:

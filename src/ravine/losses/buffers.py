@@ -37,11 +37,12 @@ def take(like: Tensor, dtype: torch.dtype) -> Tensor:
         else:
             # A tensor made in inference mode could not be written to outside of it.
             with torch.inference_mode(False):
-                storage = torch.empty(size, dtype=torch.uint8).untyped_storage()
+                storage = torch.empty(size, dtype=torch.uint8, device="cpu").untyped_storage()
         _kept.append(storage)
         del _kept[:-KEPT]
         # Not a view of a tensor that is kept: views made here could not be changed in place.
-        return torch.empty(0, dtype=dtype).set_(storage, 0, like.shape, like.stride())
+        empty = torch.empty(0, dtype=dtype, device="cpu")  # whatever the default device is
+        return empty.set_(storage, 0, like.shape, like.stride())
 
 
 def _is_idle(place: int, size: int) -> bool:

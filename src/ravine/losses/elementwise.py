@@ -3,8 +3,8 @@
 
 An equation returns the loss and its slope (derivative by the input). One with further tensors (a
 variance) returns a slope by each of them too; one that declares it returns its curvature last. On the
-CPU all come from one pass over the data, summed in float64; elsewhere, and for derivatives of
-derivatives and transforms of functions, the same equation runs on whole tensors.
+CPU and on a GPU all come from one pass over the data, summed in float64; elsewhere, and for derivatives
+of derivatives and transforms of functions, the same equation runs on whole tensors.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from ravine.losses.arguments import (
     check_reduction,
     check_same_shape,
     check_weight,
+    is_at_hand,
     is_checked,
     needs_gradient,
     plain_only,
@@ -111,7 +112,7 @@ class ElementwiseLoss(Formula):
         if others or self.others:
             others = self._named(others, hyperparameters)
         values = self.settle(hyperparameters) if hyperparameters else self.hyperparameters
-        check_reduction(name, reduction, normalizer)
+        check_reduction(name, reduction, normalizer, checked)
         self._check_tensors(input, target, others)
         check_not_empty(name, input.numel(), reduction, normalizer)
         if weight is not None:
@@ -200,11 +201,18 @@ class ElementwiseLoss(Formula):
         return reduced(losses, reduction, normalizer, lambda: weights_sum(weight, losses))
 
 
-def _mean_scale(input: Tensor, weight: Tensor | None, normalizer: Any) -> float:
-    """Return what the sum of the (weighted) losses is multiplied by."""
+def _mean_scale(input: Tensor, weight: Tensor | None, normalizer: Any) -> float | Tensor:
+    """Return what the sum of the (weighted) losses is multiplied by; on their device, if it is there."""
     if normalizer is not None:
+        lies = isinstance(normalizer, Tensor) and normalizer.device == input.device
+        if lies and not is_at_hand(normalizer):
+            divisor: Tensor = normalizer.detach().to(torch.float64).reshape(())
+            return 1.0 / divisor
         return 1.0 / float(normalizer)
     if weight is None:
         return 1.0 / input.numel()
-    total = float(weight.detach().sum(dtype=torch.float64))
-    return 1.0 / total if total != 0 else 0.0
+    total = weight.detach().sum(dtype=torch.float64)
+    if not is_at_hand(total):
+        return torch.where(total == 0, 0.0, 1.0 / total)
+    amount = float(total)
+    return 1.0 / amount if amount != 0 else 0.0

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ravine.losses.arguments import is_batched
+from ravine.losses.arguments import is_at_hand, is_batched
 from ravine.losses.one_pass import Call, value_and_gradient
 
 HALVES = (torch.float16, torch.bfloat16)
@@ -22,9 +22,9 @@ class FusedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: Call, *inputs: Tensor) -> Tensor:
-        # Half-precision slopes wait for their factors: see `backward`.
+        # Half-precision slopes wait for their factors, unless these are likely to be 1: see `backward`.
         half = any(one.dtype in HALVES for one in inputs)
-        now = call.reduction != "none" or not half
+        now = not half or (call.reduction != "none" and is_at_hand(inputs[0]))
         needs = ctx.needs_input_grad[1:] if now else (False,) * len(inputs)
         result, gradients = value_and_gradient(call, inputs, needs)
         ctx.save_for_backward(call.target, call.weight, *inputs)
@@ -48,27 +48,26 @@ class FusedLoss(torch.autograd.Function):
         # Given away at once: autograd may then make it x.grad without a copy. A second way back
         # computes it anew, to the same bits.
         gradients, ctx.gradients = ctx.gradients, None
-        total = reduction != "none" and grad_output.is_cpu
-        factor = grad_output.item() if total else 1.0
-        if half and total and factor != 1:
+        total = reduction != "none"
+        factor = grad_output.item() if total and is_at_hand(grad_output) else grad_output
+        if half and total and (isinstance(factor, Tensor) or factor != 1):
             # All factors before rounding, so that a scaled loss saves what float16 cannot hold.
-            gradients, scale, factor = None, scale * factor, 1.0
+            whole = factor.double() if isinstance(factor, Tensor) else factor
+            gradients, scale, factor = None, whole * scale, 1.0
         if gradients is None:
             given = inputs
             if half and not total:
                 given = [one.float() if one.dtype in HALVES else one for one in inputs]
                 target = target if target.dtype is torch.float64 else target.to(torch.float32)
             # "sum" whatever was asked for: the values have been given, only the slopes are missing.
-            call = Call(loss, target, weight, values, "sum", scale)
+            call = Call(loss, target, weight, values, "sum", scale, looks=False)
             _, gradients = value_and_gradient(call, tuple(given), needs)
         found: list[Tensor | None] = [None]
         for gradient, one in zip(gradients, inputs, strict=True):
             if gradient is None:
                 found.append(None)
                 continue
-            if not total:
-                gradient.mul_(grad_output)
-            elif factor != 1:
+            if isinstance(factor, Tensor) or factor != 1:
                 gradient.mul_(factor)
             found.append(gradient if gradient.dtype is one.dtype else gradient.to(one.dtype))
         return tuple(found)

@@ -1,8 +1,12 @@
-"""One pass over the data for what is wanted of a loss: value, slopes, curvature."""
+"""One pass over the data for what is wanted of a loss: value, slopes, curvature.
+
+It is a kernel on the CPU or one Triton launch on a GPU, made of the same equation. On a GPU the value
+stays there, and the host waits for nothing but the count of elements outside of the loss's domain,
+where there is one and it is checked.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -30,8 +34,11 @@ class Call(NamedTuple):
     values: Mapping[str, Any]
     """The hyperparameters."""
     reduction: str = "none"
-    scale: float = 1.0
-    """What the reduced loss and all slopes are multiplied by."""
+    scale: float | Tensor = 1.0
+    """What the reduced loss and all slopes are multiplied by; a float64 number on the device of the
+    tensors where the host does not know it."""
+    looks: bool = True
+    """Whether an element outside of the loss's domain is an error; not if all were looked at before."""
 
 
 def value_and_gradient(
@@ -51,50 +58,68 @@ def _computed(
     call: Call, inputs: tuple[Tensor, ...], first: str, needs: tuple[bool, ...]
 ) -> dict[str, Tensor]:
     """Return an output of the equation, and the slopes that are needed, by name."""
-    loss, target, weight, values, reduction, scale = call
+    loss, target, weight, values, reduction, scale, looks = call
     program = program_of(loss, weight is not None, first, needs)
     input = inputs[0]
-    if input.is_cpu and not is_dense(input):
+    if (input.is_cpu or input.is_cuda) and not is_dense(input):
         inputs = (input.detach().contiguous(), *inputs[1:])
-    if _has_kernel(program, inputs[0]):
-        return _one_pass(program, call, inputs)
+    kind = _executor(program, inputs[0])
+    if kind != "reference":
+        return _one_pass(kind, program, call, inputs)
     inputs = tuple(one.detach() for one in inputs)
-    loss.check_domain(inputs, target, weight, values)
+    if looks:
+        loss.check_domain(inputs, target, weight, values)
     names = names_of(loss)
     with torch.no_grad():
         parts = loss.elements(inputs, target, weight, values)
         found = dict(zip(names.outputs, parts, strict=True))
         if reduction != "none":
-            found["value"] = found["value"].sum() * scale
+            losses = found["value"]
+            found["value"] = (losses.sum() * scale).to(losses.dtype)
         for name, one in zip(names.slopes, inputs, strict=True):
             found[name] = (found[name] * scale).to(one.dtype)
         return {name: found[name] for name in wanted_of(loss, first, needs)}
 
 
-_kernels: dict[tuple[Program, torch.dtype, torch.layout], bool] = {}
+_executors: dict[tuple[Program, torch.dtype, torch.layout, bool], str] = {}
 
 
-def _has_kernel(program: Program, input: Tensor) -> bool:
-    """Whether the CPU's pass can run; asked once for each type."""
-    if not input.is_cpu:
-        return False
-    key = (program, input.dtype, input.layout)
-    found = _kernels.get(key)
+def _executor(program: Program, input: Tensor) -> str:
+    """Return which executor runs the pass; asked once for each type."""
+    if input.is_cuda:
+        if _is_capturing(input.device):
+            return "reference"
+    elif not input.is_cpu:
+        return "reference"
+    key = (program, input.dtype, input.layout, input.is_cuda)
+    found = _executors.get(key)
     if found is None:
-        found = _kernels[key] = choose(program, input).executor == "cpu"
+        found = _executors[key] = choose(program, input).executor
     return found
 
 
-def _one_pass(program: Program, call: Call, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    loss, target, weight, values, reduction, scale = call
+def _is_capturing(device: torch.device) -> bool:
+    """Whether a CUDA graph is being made of what runs now.
+
+    A launch sends its tables from pinned memory that is written anew for each, and waits for an earlier
+    copy before: a graph would send them as they are when it is replayed, and cannot wait.
+    """
+    with torch.cuda.device(device):
+        return torch.cuda.is_current_stream_capturing()
+
+
+def _one_pass(
+    kind: str, program: Program, call: Call, inputs: tuple[Tensor, ...]
+) -> dict[str, Tensor]:
+    loss, target, weight, values, reduction, scale, looks = call
     input, *others = inputs
     wide = torch.float64 if input.dtype is torch.float64 else torch.float32
     given = [input, _laid_out(target, input, wide)]
     if others or weight is not None:
         given += [_laid_out(t, input, wide) for t in (*others, weight) if t is not None]
-    numbers = {**values, "_scale": scale}
+    numbers = {**values, "_scale": 1.0 if isinstance(scale, Tensor) else scale}
     separate = reduction == "none"
-    plan = plan_for(program.specialise(numbers), loss, given, wide, separate)
+    plan = plan_for(kind, program.specialise(numbers), loss, given, wide, separate)
     launch, found = plan.launch, {}
     for k, (name, place, dtype) in enumerate(plan.arrays):
         if place < 0:
@@ -103,21 +128,15 @@ def _one_pass(program: Program, call: Call, inputs: tuple[Tensor, ...]) -> dict[
             array = given[place]
         launch.set_addresses(k, (array.data_ptr(),))
     launch.set_scalars(0, plan.program.scalars(numbers))
+    if isinstance(scale, Tensor):
+        for slot in plan.scales:
+            launch.set_scalar(slot, scale)
     launch.run()
-    sums = launch.totals()
-    for k in plan.outside:
-        if sums[k] != 0:
-            loss.check_domain(inputs, target, weight, values)
-            break
+    if looks and plan.outside and launch.any(plan.outside):
+        loss.check_domain(inputs, target, weight, values)
     if plan.value >= 0:
-        total = sums[plan.value] * scale
-        if abs(total) > _LARGEST[wide]:  # torch raises where it should round to infinity
-            total = math.copysign(math.inf, total)
-        found["value"] = torch.scalar_tensor(total, dtype=wide)
+        found["value"] = launch.total(plan.value, scale, wide)
     return found
-
-
-_LARGEST = {dtype: torch.finfo(dtype).max for dtype in (torch.float32, torch.float64)}
 
 
 def _laid_out(tensor: Tensor, like: Tensor, wide: torch.dtype) -> Tensor:

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ravine.engine import cpu
+from ravine.engine.choice import executor
 from ravine.engine.equation import Equation
 from ravine.engine.functions import where
+from ravine.engine.launch import Launch
 from ravine.engine.program import Program, Specialised, Stage
 from ravine.losses.formula import Formula
 
@@ -91,19 +92,22 @@ class Plan:
         arrays: name, place among the tensors that are given (-1 for one to be made), and type.
         value: place of the value among the totals, or -1.
         outside: places of the totals that are not 0 where an element is outside of its domain.
+        scales: places of the scale among the scalars.
     """
 
     program: Specialised
-    launch: cpu.Launch
+    launch: Launch
     arrays: tuple[tuple[str, int, torch.dtype], ...]
     value: int
     outside: tuple[int, ...]
+    scales: tuple[int, ...]
 
 
 _plans = threading.local()
 
 
 def plan_for(
+    kind: str,
     program: Specialised,
     loss: Formula,
     given: list[Tensor],
@@ -113,18 +117,20 @@ def plan_for(
     """Return the plan for tensors of these types and this size; a thread keeps its last few.
 
     Args:
+        kind: the executor, "cpu" or "gpu".
         program: of the loss.
         loss: whose it is.
         given: input, target, further tensors and, where there is one, the sample weight.
         wide: the type of what is neither given nor a slope by something given.
         separate: the value of each element is wanted, not their sum.
     """
-    held: dict[Any, Plan] = _plans.__dict__.setdefault("held", {})
+    held: dict[Any, Plan] = _plans.__dict__.setdefault(kind, {})
     size = given[0].numel()
-    key = (id(program), *[tensor.dtype for tensor in given], separate, size)
+    place = given[0].get_device()
+    key = (id(program), *[tensor.dtype for tensor in given], separate, size, place)
     plan = held.pop(key, None)
     if plan is None:
-        plan = _made(program, loss, [tensor.dtype for tensor in given], wide, separate, size)
+        plan = _made(kind, program, loss, given, wide, separate)
     held[key] = plan
     while len(held) > 32:
         held.pop(next(iter(held)))
@@ -132,14 +138,15 @@ def plan_for(
 
 
 def _made(
+    kind: str,
     program: Specialised,
     loss: Formula,
-    dtypes: list[torch.dtype],
+    given: list[Tensor],
     wide: torch.dtype,
     separate: bool,
-    size: int,
 ) -> Plan:
     names = names_of(loss)
+    dtypes = [tensor.dtype for tensor in given]
     places = {name: k for k, name in enumerate((*names.tensors, "weight"))}
     types = dict(zip(places, dtypes, strict=False))
     # The slope by a tensor has its type; the target has none.
@@ -155,12 +162,14 @@ def _made(
     stored |= {name: torch.bool for name in totals if name != "value"}
     if loss.wide:
         stored["arithmetic"] = torch.float64
-    launch = cpu.Launch(
-        cpu.compiled(program, stored, totals),
-        [size],
+    module = executor(kind)
+    launch = module.Launch(
+        module.compiled(program, stored, totals),
+        [given[0].numel()],
         arrays=len(arrays),
         slots=len(program.slots),
         totals=len(totals),
+        device=given[0].device,
     )
     return Plan(
         program,
@@ -168,4 +177,10 @@ def _made(
         tuple((name, places.get(name, -1), stored[name]) for name in arrays),
         totals.index("value") if "value" in totals else -1,
         tuple(k for k, name in enumerate(totals) if name != "value"),
+        tuple(
+            program.slots.index(slot)
+            for step in program.steps
+            if step.lowered.equation is _scale_slope
+            for slot in step.lowered.slots
+        ),
     )

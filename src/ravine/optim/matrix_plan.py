@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ravine.engine.choice import Choice, choose
+from ravine.engine.choice import Choice, choose, executor
 from ravine.engine.functions import host_number
 from ravine.engine.lean import Lean
 from ravine.engine.program import Program
@@ -22,7 +22,7 @@ from ravine.optim.matrix_bucket import MatrixBucket, computed_dtype, stack_of
 from ravine.optim.matrix_programs import MatrixPrograms
 from ravine.optim.matrix_state import MatrixState, kept_moments
 from ravine.optim.options import AVERAGE
-from ravine.optim.plan import Plan, apart, check_gradient, executor
+from ravine.optim.plan import Plan, apart, check_gradient
 from ravine.optim.reference_bucket import ReferenceBucket
 from ravine.optim.routing import Routed, obstacle
 from ravine.optim.sharding import Ranks, is_sharded, local, placement_of

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ravine.engine import cpu
-from ravine.engine.choice import choose
+from ravine.engine.choice import choose, executor
 from ravine.engine.lean import Lean
 from ravine.engine.program import Program
 from ravine.errors import ArgumentError, ArgumentTypeError
@@ -255,12 +254,3 @@ def check_gradient(weight: Tensor) -> None:
             expected="a dense gradient",
             do="make the embedding with sparse=False, or use torch.optim.SparseAdam",
         )
-
-
-def executor(name: str) -> Any:
-    """Return the module that compiles and launches for a device."""
-    if name == "gpu":
-        from ravine.engine import gpu
-
-        return gpu
-    return cpu

@@ -162,12 +162,18 @@ def test_threads_do_not_share_memory_in_use():
 def test_tensors_stay_where_the_input_is_whatever_the_default_device():
     x, y = leaf(torch.randn(BIG)), torch.rand(BIG)
     weight = torch.nn.Parameter(torch.randn(BIG))
+    each, classes = (losses.cross_entropy, losses.hinge), torch.arange(8)
+    few, many = torch.randn(8, 9), torch.randn(8, 9000)
     with torch.device("meta"):
         found = losses.mse(x, y)
         found.backward(torch.tensor(1.0, device="cpu"))
         weight.grad = x.grad
         optimizer = ravine.optim.Adam([weight])
         optimizer.step()
+        clipped = ravine.regularize.clip_norm_([weight], 0.5)
+        rows = [loss(scores, classes) for scores in (few, many) for loss in each]
+    expected = [loss(scores, classes) for scores in (few, many) for loss in each]
+    assert rows == expected and clipped.device == x.device
     assert {found.device, x.grad.device, optimizer.state[weight]["exp_avg"].device} == {x.device}
     assert found.item() == losses.mse(x, y).item()
 

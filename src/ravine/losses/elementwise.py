@@ -38,7 +38,7 @@ from ravine.losses.bounds import TAKEN, Bound, settled
 from ravine.losses.formula import Formula
 from ravine.losses.fused import FusedLoss
 from ravine.losses.one_pass import Call, curvature_alone, value_and_gradient
-from ravine.losses.reduction import reduced, weights_sum
+from ravine.losses.reduction import reciprocal, reduced, weights_sum
 
 # The applying itself: functorch, which Function.apply looks for first, is not at work (`plain_only`).
 _apply = super(torch.autograd.Function, FusedLoss).apply
@@ -212,7 +212,4 @@ def _mean_scale(input: Tensor, weight: Tensor | None, normalizer: Any) -> float 
     if weight is None:
         return 1.0 / input.numel()
     total = weight.detach().sum(dtype=torch.float64)
-    if not is_at_hand(total):
-        return torch.where(total == 0, 0.0, 1.0 / total)
-    amount = float(total)
-    return 1.0 / amount if amount != 0 else 0.0
+    return reciprocal(float(total) if is_at_hand(total) else total)

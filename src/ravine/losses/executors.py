@@ -33,8 +33,3 @@ def executor(rows: Any, scores: Tensor) -> Kind:
     """Return what runs the kernel of a row loss on these scores, empty where it has none."""
     kind = kind_of(scores)
     return "" if kind == "gpu" and not rows.on_gpu else kind
-
-
-def at_hand(tensor: Tensor) -> bool:
-    """Whether the host can read a number without waiting for a device."""
-    return tensor.is_cpu

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from ravine.losses import buffers, executors
-from ravine.losses.arguments import is_batched, plain_only
+from ravine.losses.arguments import is_at_hand, is_batched, plain_only
 from ravine.losses.fused import HALVES
 from ravine.losses.kernels.target_scan import scan
 from ravine.losses.kernels.target_scan import total as total_of
+from ravine.losses.reduction import reciprocal
 from ravine.losses.row_formula import IGNORED, Arrived, RowBatch, Rows, Scale
 
 
@@ -62,7 +63,7 @@ class FusedRows(torch.autograd.Function):
             _, gradient = compute(rows, RowBatch(wide, target, factor, options), scale, True)
             gradient = gradient * (grad_output if summed else grad_output[..., None])
             return gradient.to(scores.dtype), None
-        total = summed and executors.at_hand(grad_output)
+        total = summed and is_at_hand(grad_output)
         if summed and not total and executors.executor(rows, scores) == "gpu":
             batch = RowBatch(scores, target, factor, options)
             return _rescaled(rows, batch, scale, grad_output, gradient), None
@@ -121,7 +122,12 @@ def first_pass(
             wrong, total, scale = small.small_batch(batch, divisor, gradient)
             if not wrong:
                 wide = torch.float64 if scores.dtype is torch.float64 else torch.float32
-                return torch.scalar_tensor(total * scale, dtype=wide), gradient, scale, batch
+                return (
+                    torch.scalar_tensor(total * scale, dtype=wide, device="cpu"),
+                    gradient,
+                    scale,
+                    batch,
+                )
     batch, amount = settled_targets(rows, batch, divisor == 0, checked, kind)
     scale = reciprocal(divisor or amount)
     losses, gradient = compute(rows, batch, scale, needs_gradient)
@@ -140,17 +146,10 @@ def _contiguous(batch: RowBatch) -> RowBatch:
     return RowBatch(scores.contiguous(), target.contiguous(), factor, options)
 
 
-def reciprocal(amount: float | Tensor) -> float | Tensor:
-    """Return 1 / amount, or 0 for 0."""
-    if isinstance(amount, Tensor):
-        return torch.where(amount == 0, 0.0, 1.0 / amount)
-    return 1.0 / amount if amount != 0 else 0.0
-
-
 def sum_of(losses: Tensor, scale: float | Tensor) -> Tensor:
     """Return the sum of the losses, added in float64, times ``scale``."""
     if not isinstance(scale, Tensor) and executors.kind_of(losses) == "cpu":
-        return torch.scalar_tensor(total_of(losses) * scale, dtype=losses.dtype)
+        return torch.scalar_tensor(total_of(losses) * scale, dtype=losses.dtype, device="cpu")
     return (losses.sum(dtype=torch.float64) * scale).to(losses.dtype)
 
 
@@ -184,7 +183,7 @@ def settled_targets(
     if not wanted or (target.ndim == 2 and factor is None):
         return batch, float(len(target))
     found = rows.amount(batch)
-    return batch, float(found) if executors.at_hand(found) else found
+    return batch, float(found) if is_at_hand(found) else found
 
 
 def _scanned(batch: RowBatch) -> Tensor:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ravine.losses import executors
+from ravine.losses.arguments import is_at_hand
 from ravine.losses.fused_rows import compute
 from ravine.losses.kernels.cross_entropy_cpu import number_type
 from ravine.losses.linear_strips import Strips, buffered, lent
@@ -174,7 +175,7 @@ def _slopes(
     by_lse = bool(terms.z_loss) or found.lse is not None or lse_slope is not None
     # Slopes by logsumexp need as much memory again.
     step = max(1, SLOPE_NUMBERS // classes >> by_lse)
-    if not executors.at_hand(found.losses):
+    if not is_at_hand(found.losses):
         step = len(logits.buffer)
     cap = terms.soft_cap
     # One launch, and no second buffer, where the logits are not needed any more.

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ravine.errors import unknown_option
-from ravine.losses import executors
 from ravine.losses.arguments import (
     check_not_empty,
     check_reduction,
     check_weight,
+    is_at_hand,
     is_checked,
     needs_gradient,
     plain_only,
@@ -21,13 +21,13 @@ from ravine.losses.arguments import (
 )
 from ravine.losses.bounds import NOT_NEGATIVE, POSITIVE, Bound, check_bounds
 from ravine.losses.cross_entropy import CrossEntropyRows
-from ravine.losses.fused_rows import reciprocal, without_strangers
+from ravine.losses.fused_rows import without_strangers
 from ravine.losses.kernels.cross_entropy_cpu import number_type
 from ravine.losses.linear_arguments import check_head, check_head_target
 from ravine.losses.linear_autograd import Call, ChunkedRows, evaluate
 from ravine.losses.linear_chunks import Batch, Terms
 from ravine.losses.linear_reference import reference
-from ravine.losses.reduction import reduced
+from ravine.losses.reduction import reciprocal, reduced
 from ravine.losses.row_formula import RowBatch
 
 NAME = "linear_cross_entropy"
@@ -138,7 +138,7 @@ def linear_cross_entropy(
         scale: float | Tensor = 1.0
         if reduction == "mean":
             amount = ROWS.amount(counted) if normalizer is None else normalizer
-            if isinstance(amount, Tensor) and not executors.at_hand(amount):
+            if isinstance(amount, Tensor) and not is_at_hand(amount):
                 scale = reciprocal(amount.double().reshape(()))
             else:
                 scale = reciprocal(float(amount))

@@ -40,3 +40,10 @@ def reduced(
 def weights_sum(weight: Tensor | None, losses: Tensor) -> Tensor | int:
     """Return the sum of the weights, or how many losses there are where none has a weight."""
     return losses.numel() if weight is None else weight.sum(dtype=losses.dtype)
+
+
+def reciprocal(amount: float | Tensor) -> float | Tensor:
+    """Return 1 / amount, or 0 for 0."""
+    if isinstance(amount, Tensor):
+        return torch.where(amount == 0, 0.0, 1.0 / amount)
+    return 1.0 / amount if amount != 0 else 0.0

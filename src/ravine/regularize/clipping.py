@@ -72,7 +72,7 @@ def clip_norm_(
     if not factor >= 1:  # NaN spreads, as in torch
         with torch.no_grad():
             torch._foreach_mul_(gradients, factor)
-    return torch.tensor(norm, dtype=gradients[0].dtype)
+    return torch.tensor(norm, dtype=gradients[0].dtype, device=gradients[0].device)
 
 
 def clip_value_(parameters: nn.Module | Tensor | Iterable[Tensor], max_value: float) -> None:

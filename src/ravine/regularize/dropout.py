@@ -172,7 +172,7 @@ class _Drop(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         stream, chance = ctx.rest
         if _transformed(gradient) or (isinstance(stream, tuple) and not can_compile(gradient)):
-            numbers = torch.tensor(stream) if isinstance(stream, tuple) else stream
+            numbers = torch.tensor(stream, device="cpu") if isinstance(stream, tuple) else stream
             return drop_reference(gradient, numbers, chance), None, None
         return _drop(gradient, stream, chance), None, None
 

@@ -88,7 +88,7 @@ _LOSSES = Head(f"{PARALLEL_FROM}d")
 @lru_cache(maxsize=8)
 def _ones(classes: int, number: torch.dtype) -> Tensor:
     with torch.inference_mode(False):
-        return torch.ones(classes, dtype=number)
+        return torch.ones(classes, dtype=number, device="cpu")
 
 
 @cache
@@ -131,7 +131,7 @@ def rows_loss_and_gradient(
     """
     rows, classes = logits.shape
     number = number_type(logits.dtype)
-    losses = torch.empty(rows, dtype=number)
+    losses = torch.empty(rows, dtype=number, device="cpu")
     if rows == 0:
         return losses
     weights = _ones(classes, number) if class_weight is None else class_weight

@@ -89,7 +89,7 @@ def rows_hinge(
     """
     rows, classes = scores.shape
     number = torch.float64 if scores.dtype is torch.float64 else torch.float32
-    losses = torch.empty(rows, dtype=number)
+    losses = torch.empty(rows, dtype=number, device="cpu")
     kept = (ctypes.c_double * 1)(scale)
     head = (ctypes.c_int64 * 10)(
         0, rows, classes, max(1, 16_384 // classes), scores.data_ptr(), target.data_ptr(),

@@ -51,7 +51,7 @@ def parts(rule: str, turns: int) -> dict[str, float]:
         "scalars": lambda: scalars(options)(now),
         "kernel": bucket._last.launch.run,
         "versions": lambda: torch._C._increment_version(weights),
-        "look": bucket._gradients.look,
+        "look": bucket._found.look,
         "one by one: gradients": lambda: [weight.grad for weight in weights],
         "one by one: addresses": lambda: list(map(torch.Tensor.data_ptr, weights + gradients)),
         "one by one: bytes": lambda: list(map(attrgetter("nbytes"), weights)),

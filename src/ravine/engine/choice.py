@@ -69,9 +69,8 @@ def _compiled(program: Program, tensor: torch.Tensor) -> tuple[Literal["cpu", "g
         return kind, f"no kernels for {tensor.dtype}"
     if not is_dense(tensor):
         return kind, "the tensor is a view with gaps or overlaps"
-    missing = _missing(kind)
+    missing = unavailable(kind)
     if missing:
-        warn_once(f"{missing}: Ravine computes with plain PyTorch operations, which is slower")
         return kind, missing
     unreadable = _unreadable(program)
     if unreadable:
@@ -91,8 +90,11 @@ def executor(name: str) -> Any:
     return cpu
 
 
-def _missing(kind: str) -> str:
-    missing: str = executor(kind).unavailable()
+def unavailable(name: str) -> str:
+    """Return why "cpu" or "gpu" cannot be used here, which is warned of once, or an empty string."""
+    missing: str = executor(name).unavailable()
+    if missing:
+        warn_once(f"{missing}: Ravine computes with plain PyTorch operations, which is slower")
     return missing
 
 

@@ -141,19 +141,21 @@ class Launch(launch.Launch):
         self._run(self._head_address)
 
     def totals(self) -> list[float]:
-        count = self._head[1]
-        return [sum(self._sums[k * count : (k + 1) * count]) for k in range(self._totals)]
+        return [self._added(k) for k in range(self._totals)]
 
     def total(self, total: int, scale: float | torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        count = self._head[1]
-        found = float(sum(self._sums[total * count : (total + 1) * count]) * scale)
+        found = float(self._added(total) * scale)
         if abs(found) > _LARGEST[dtype]:  # torch raises where it should round to infinity
             found = math.copysign(math.inf, found)
         return torch.scalar_tensor(found, dtype=dtype, device="cpu")
 
     def any(self, totals: Sequence[int]) -> bool:
+        return any(self._added(k) != 0 for k in totals)
+
+    def _added(self, total: int) -> float:
         count = self._head[1]
-        return any(any(self._sums[k * count : (k + 1) * count]) for k in totals)
+        found: float = sum(self._sums[total * count : (total + 1) * count])
+        return found
 
     def tensor_totals(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         count = self._head[1]

@@ -1,4 +1,4 @@
-"""The kernel that looks at all weights and their gradients in one call; see `ravine.engine.gradients`.
+"""The kernel that looks at weights and their gradients in one call; see `ravine.engine.gradient_addresses`.
 
 It calls what CPython and DLPack give away as C functions, so it runs with the interpreter's lock held.
 """

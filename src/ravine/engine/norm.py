@@ -21,11 +21,13 @@ SQUARES = Program([Stage(Equation(_square), ("g",), ("square",))])
 
 def squared_norm(tensors: Sequence[Tensor]) -> float:
     """Return the sum of squares of all elements, computed in float64 by plain PyTorch operations."""
-    total = 0.0
-    for tensor in tensors:
-        values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-        total += float(values.detach().to(torch.float64, copy=True).square_().sum())
-    return total
+    return sum((float(sum_of_squares(tensor)) for tensor in tensors), 0.0)
+
+
+def sum_of_squares(tensor: Tensor) -> Tensor:
+    """Return the sum of squares of a tensor's elements in float64, where it is."""
+    values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return values.detach().to(torch.float64, copy=True).square_().sum()
 
 
 def count_nonfinite(tensors: Sequence[Tensor | None]) -> int:

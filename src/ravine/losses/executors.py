@@ -6,27 +6,15 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ravine.engine import cpu
-from ravine.engine.choice import warn_once
+from ravine.engine.choice import unavailable
 
 Kind = Literal["cpu", "gpu", ""]
 
 
 def kind_of(tensor: Tensor) -> Kind:
     """Return what can run kernels on a tensor; warn once where that cannot be used."""
-    if tensor.is_cpu:
-        kind: Kind = "cpu"
-        missing = cpu.unavailable()
-    elif tensor.is_cuda:
-        from ravine.engine import gpu
-
-        kind = "gpu"
-        missing = gpu.unavailable()
-    else:
-        return ""
-    if missing:
-        warn_once(f"{missing}: Ravine computes with plain PyTorch operations, which is slower")
-    return "" if missing else kind
+    kind: Kind = "cpu" if tensor.is_cpu else "gpu" if tensor.is_cuda else ""
+    return "" if not kind or unavailable(kind) else kind
 
 
 def executor(rows: Any, scores: Tensor) -> Kind:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ravine.engine.norm import sum_of_squares
 from ravine.engine.program import Program
 from ravine.engine.reference import evaluate
 from ravine.errors import ArgumentError
@@ -31,7 +32,7 @@ def check(rule: Any, group: Group, where: str) -> None:
     if not group["capturable"]:
         return
     asked = {
-        "a schedule as lr": isinstance(group["lr"], Schedule) or "schedule" in group,
+        "a schedule as lr": isinstance(group["lr"], Schedule) or group.get("schedule") is not None,
         "skip_nonfinite=True": group["skip_nonfinite"],
         "in_backward=True": group["in_backward"],
         f"state_dtype={group.get('state_dtype')!r}": group.get("state_dtype") != "float32",
@@ -79,10 +80,6 @@ class DeviceNumbers:
     def __init__(
         self, members: Sequence[Member], names: Mapping[str, str], held: Sequence[Mapping[str, Any]]
     ) -> None:
-        self.groups: list[Group] = []
-        for member in members:
-            if not any(member.group is group for group in self.groups):
-                self.groups.append(member.group)
         self.steps = [
             _beside(m.weight, h.get("step"), m.steps) for m, h in zip(members, held, strict=True)
         ]
@@ -143,13 +140,8 @@ class CapturableBucket:
 
     def squared_norm(self) -> Any:
         """Return it as a tensor on the device."""
-        total: Any = 0.0
-        for k in self._stepped:
-            gradient = self.members[k].weight.grad
-            assert gradient is not None
-            real = torch.view_as_real(gradient) if gradient.is_complex() else gradient
-            total = total + real.detach().to(torch.float64).square().sum()
-        return total
+        gradients = [self.members[k].weight.grad for k in self._stepped]
+        return sum(sum_of_squares(gradient) for gradient in gradients if gradient is not None)
 
     def count_nonfinite(self) -> int:
         raise NotImplementedError("skip_nonfinite is refused beside capturable")

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ravine.engine.gradients import CHANGED, SAME, Gradients, available
+from ravine.engine import gradient_addresses
+from ravine.engine.gradient_addresses import CHANGED, SAME, GradientAddresses
 from ravine.engine.host import Bound
 from ravine.engine.launch import Launch
 from ravine.engine.lean import Stored
@@ -81,7 +82,9 @@ class CompiledBucket:
         self._active = self._all
         self._addresses: list[int] = []
         self._on_gpu = self._weights[0].is_cuda
-        self._gradients = Gradients(self._weights) if available() and not self._sharded else None
+        self._found: GradientAddresses | None = None
+        if gradient_addresses.available() and not self._sharded:
+            self._found = GradientAddresses(self._weights)
         self._copies: Sequence[Any] = ()  # of gradients, alive until they were read
         self._rows: Rows | None = None  # what the sweeps have left
         self._totals: dict[str, Table] = {}
@@ -102,7 +105,7 @@ class CompiledBucket:
                 self._decided[k] = decided
         if self._copies:  # of a step that was left out
             self._copies = ()
-        found = self._gradients
+        found = self._found
         if found is None or self._active is not self._all:
             self._look_closer()
             return
@@ -114,8 +117,8 @@ class CompiledBucket:
 
     def _look_closer(self) -> None:
         """Take the gradients one by one."""
-        if self._gradients is not None:
-            self._gradients.forget()
+        if self._found is not None:
+            self._found.forget()
         weights = self._weights
         if self._sharded:
             weights = self._weights = [local(w) for w in self._params]

@@ -97,6 +97,26 @@ def _weights(
 
 
 @triton.jit
+def _tile(
+    scores, target, class_weight, start, first, own, counts, classes,
+    EPSILON: tl.constexpr, SOFT: tl.constexpr, WEIGHTED: tl.constexpr, NUMBER: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Return the classes of a tile, where its logits are, these, and the weights of the classes."""
+    column = start + tl.arange(0, COLUMNS)
+    inside = (column < classes)[None, :] & counts[:, None]
+    place = first + column[None, :]
+    x = _logits(scores, place, inside, NUMBER)
+    a = x  # of a plain row nobody asks
+    if SOFT or EPSILON != 0:
+        a = _weights(
+            x, target, class_weight, place, column, own, inside, classes,
+            EPSILON, SOFT, WEIGHTED, NUMBER,
+        )  # fmt: skip
+    return column, place, x, a
+
+
+@triton.jit
 def _added(x, a, top, rest, ties, total, inner, PLAIN: tl.constexpr, FIRST: tl.constexpr):
     """Add a tile: return the largest logit so far and, relative to it, what is added up."""
     # Whether NaN is a maximum or not, it reaches the sums by its own exponential.
@@ -164,7 +184,6 @@ def _rows(
         times = tl.where(own == ignored, 0.0, times)
     counts = times != 0  # of the others nothing is read
     first = (row * classes)[:, None]
-    lane = tl.arange(0, COLUMNS)
 
     top = tl.full((ROWS,), -float("inf"), NUMBER)
     if ONE:
@@ -172,7 +191,7 @@ def _rows(
     else:
         rest = tl.zeros((ROWS,), tl.float64)
     ties, total, inner = rest, rest, rest
-    x_own, a = top, top
+    x_own = top
     if PLAIN:
         x_own = _logits(scores, row * classes + own, counts, NUMBER)
         tl.debug_barrier()  # before another warp writes where the logits are
@@ -180,29 +199,19 @@ def _rows(
         if WEIGHTED:
             total = tl.load(class_weight + own, mask=counts, other=0.0).to(rest.dtype)
     if ONE:
-        inside = (lane < classes)[None, :] & counts[:, None]
-        place = first + lane[None, :]
-        x = _logits(scores, place, inside, NUMBER)
-        if not PLAIN:
-            a = _weights(
-                x, target, class_weight, place, lane, own, inside, classes,
-                EPSILON, SOFT, WEIGHTED, NUMBER,
-            )  # fmt: skip
+        column, place, x, a = _tile(
+            scores, target, class_weight, 0, first, own, counts, classes,
+            EPSILON, SOFT, WEIGHTED, NUMBER, COLUMNS,
+        )  # fmt: skip
         top, rest, ties, total, inner = _added(x, a, top, rest, ties, total, inner, PLAIN, True)
     else:
         for start in range(0, classes, COLUMNS):
-            column = start + lane
-            inside = (column < classes)[None, :] & counts[:, None]
-            place = first + column[None, :]
-            x = _logits(scores, place, inside, NUMBER)
-            weights = top
-            if not PLAIN:
-                weights = _weights(
-                    x, target, class_weight, place, column, own, inside, classes,
-                    EPSILON, SOFT, WEIGHTED, NUMBER,
-                )  # fmt: skip
+            _, _, x, a = _tile(
+                scores, target, class_weight, start, first, own, counts, classes,
+                EPSILON, SOFT, WEIGHTED, NUMBER, COLUMNS,
+            )  # fmt: skip
             top, rest, ties, total, inner = _added(
-                x, weights, top, rest, ties, total, inner, PLAIN, False
+                x, a, top, rest, ties, total, inner, PLAIN, False
             )  # fmt: skip
 
     ties = tl.where(top == -float("inf"), 1.0 * classes, ties)  # without what fills up the tile
@@ -225,26 +234,20 @@ def _rows(
             at_own = each * _slope(e_own, total, total, others, inverse)
             each = each * (total * inverse)
         if ONE:
-            inside = (lane < classes)[None, :] & real[:, None]
+            inside = (column < classes)[None, :] & real[:, None]
             _write(
-                gradient, first + lane[None, :], inside, x, a, lane, own,
+                gradient, place, inside, x, a, column, own,
                 top, others, inverse, total, each, at_own, PLAIN,
             )  # fmt: skip
         else:
             for start in range(0, classes, COLUMNS):
-                column = start + lane
-                inside = (column < classes)[None, :] & counts[:, None]
-                place = first + column[None, :]
-                x = _logits(scores, place, inside, NUMBER)
-                weights = top
-                if not PLAIN:
-                    weights = _weights(
-                        x, target, class_weight, place, column, own, inside, classes,
-                        EPSILON, SOFT, WEIGHTED, NUMBER,
-                    )  # fmt: skip
+                column, place, x, a = _tile(
+                    scores, target, class_weight, start, first, own, counts, classes,
+                    EPSILON, SOFT, WEIGHTED, NUMBER, COLUMNS,
+                )  # fmt: skip
                 inside = (column < classes)[None, :] & real[:, None]
                 _write(
-                    gradient, place, inside, x, weights, column, own,
+                    gradient, place, inside, x, a, column, own,
                     top, others, inverse, total, each, at_own, PLAIN,
                 )  # fmt: skip
 

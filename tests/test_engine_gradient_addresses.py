@@ -11,12 +11,11 @@ import torch
 from torch.nn import Parameter
 
 from ravine import optim
-from ravine.engine import gradients
-from ravine.engine.gradients import CHANGED, OTHERWISE, SAME, Gradients
-from ravine.optim import compiled_bucket
+from ravine.engine import gradient_addresses
+from ravine.engine.gradient_addresses import CHANGED, OTHERWISE, SAME, GradientAddresses
 
 pytestmark = pytest.mark.skipif(
-    not gradients.available(), reason="PyTorch has no exchange API of DLPack before 2.10"
+    not gradient_addresses.available(), reason="PyTorch has no exchange API of DLPack before 2.10"
 )
 
 LAYOUTS = {
@@ -39,7 +38,7 @@ def made(value):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_addresses_are_those_of_data_ptr(layout):
     weights = [made(LAYOUTS[layout]()) for _ in range(5)]
-    found = Gradients(weights)
+    found = GradientAddresses(weights)
     assert found.look() == CHANGED
     assert found.addresses.tolist() == [w.grad.data_ptr() for w in weights]
     assert found.look() == SAME
@@ -76,7 +75,7 @@ OTHERS = {
 @pytest.mark.parametrize("change", OTHERS)
 def test_what_is_out_of_the_ordinary_is_left_to_others(change):
     weights = [made(torch.randn(4, 3)) for _ in range(3)]
-    found = Gradients(weights)
+    found = GradientAddresses(weights)
     assert found.look() == CHANGED
     OTHERS[change](weights[1])
     assert found.look() == OTHERWISE
@@ -84,7 +83,7 @@ def test_what_is_out_of_the_ordinary_is_left_to_others(change):
 
 def test_a_weight_cut_to_its_beginning_is_noticed():
     weight = made(torch.randn(4, 3))
-    found = Gradients([weight])
+    found = GradientAddresses([weight])
     weight.data = weight.detach()[:2]
     weight.grad = torch.randn(2, 3)
     assert found.look() == OTHERWISE
@@ -92,7 +91,7 @@ def test_a_weight_cut_to_its_beginning_is_noticed():
 
 def test_a_type_of_the_same_address_and_number_is_noticed():
     weight = made(torch.randn(4, 3))
-    found = Gradients([weight])
+    found = GradientAddresses([weight])
     half = torch.frombuffer(
         (ctypes.c_char * 24).from_address(weight.data_ptr()), dtype=torch.bfloat16
     )
@@ -108,20 +107,20 @@ def test_a_gradient_of_another_type_is_noticed():
     weight = Parameter(torch.randn(4, 3).bfloat16())
     weight.grad_dtype = None
     weight.grad = torch.randn(4, 3)
-    assert Gradients([weight]).look() == OTHERWISE
+    assert GradientAddresses([weight]).look() == OTHERWISE
 
 
 def test_strides_where_there_is_one_only_do_not_matter():
     weight = made(torch.randn(4, 1))
     weight.grad = torch.randn(4).as_strided((4, 1), (1, 77))
-    found = Gradients([weight])
+    found = GradientAddresses([weight])
     assert found.look() == CHANGED
     assert found.addresses.tolist() == [weight.grad.data_ptr()]
 
 
 def test_other_sizes_of_as_many_are_noticed():
     weight = made(torch.randn(12, 1))
-    found = Gradients([weight])
+    found = GradientAddresses([weight])
     weight.data = weight.detach().view(1, 12)
     assert weight.grad.shape == (12, 1)
     assert found.look() == OTHERWISE
@@ -129,7 +128,9 @@ def test_other_sizes_of_as_many_are_noticed():
 
 def test_an_error_of_someones_own_class_is_theirs_and_not_kept():
     odd = torch.randn(4, 3).as_subclass(WithoutGradient)
-    assert Gradients([made(torch.randn(4, 3)), odd]).look() == OTHERWISE  # and nothing is raised
+    assert (
+        GradientAddresses([made(torch.randn(4, 3)), odd]).look() == OTHERWISE
+    )  # and nothing is raised
     assert not ctypes.pythonapi.PyErr_Occurred()
 
 
@@ -138,7 +139,7 @@ def test_nothing_is_held_or_let_go_of():
     gone = made(torch.randn(4, 3))
     gone.grad = None
     gradient = weights[0].grad
-    found, other = Gradients(weights), Gradients([gone])
+    found, other = GradientAddresses(weights), GradientAddresses([gone])
 
     def counts():
         return [sys.getrefcount(one) for one in (gradient, weights[0], weights)]
@@ -153,8 +154,10 @@ def test_nothing_is_held_or_let_go_of():
 
 @pytest.mark.parametrize("given", [None, 7, "torch.int32"])
 def test_what_is_no_table_of_dlpack_is_not_used(given, monkeypatch):
-    monkeypatch.setattr(gradients, "Tensor", SimpleNamespace(__dlpack_c_exchange_api__=given))
-    assert gradients._of_torch.__wrapped__() == 0
+    monkeypatch.setattr(
+        gradient_addresses, "Tensor", SimpleNamespace(__dlpack_c_exchange_api__=given)
+    )
+    assert gradient_addresses._of_torch.__wrapped__() == 0
 
 
 def test_an_older_table_behind_a_newer_one_is_found(monkeypatch):
@@ -165,10 +168,10 @@ def test_an_older_table_behind_a_newer_one_is_found(monkeypatch):
     name = b"dlpack_exchange_api"
     capsule = make(ctypes.addressof(newer), name, None)
     held = SimpleNamespace(__dlpack_c_exchange_api__=capsule)
-    monkeypatch.setattr(gradients, "Tensor", held)
-    assert gradients._of_torch.__wrapped__() == 0  # none that is older
+    monkeypatch.setattr(gradient_addresses, "Tensor", held)
+    assert gradient_addresses._of_torch.__wrapped__() == 0  # none that is older
     newer[1] = ctypes.addressof(older)
-    assert gradients._of_torch.__wrapped__() == 77
+    assert gradient_addresses._of_torch.__wrapped__() == 77
 
 
 def test_steps_are_the_same_without_it(monkeypatch):
@@ -192,11 +195,13 @@ def test_steps_are_the_same_without_it(monkeypatch):
         return [p.detach() for p in model.parameters()]
 
     looked = []
-    look = Gradients.look
+    look = GradientAddresses.look
     with monkeypatch.context() as watched:
-        watched.setattr(Gradients, "look", lambda self: looked.append(look(self)) or looked[-1])
+        watched.setattr(
+            GradientAddresses, "look", lambda self: looked.append(look(self)) or looked[-1]
+        )
         ours = trained()
     assert {SAME, CHANGED, OTHERWISE} >= set(looked) >= {CHANGED, OTHERWISE}
-    monkeypatch.setattr(compiled_bucket, "available", lambda: False)
+    monkeypatch.setattr(gradient_addresses, "available", lambda: False)
     for one, other in zip(ours, trained(), strict=True):
         assert torch.equal(one, other)

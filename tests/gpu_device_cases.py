@@ -44,6 +44,21 @@ def test_unchecked_nothing_waits(loss, kind, no_waiting):
             loss(x, y, weight=given, reduction=reduction, check="off").backward()
 
 
+@pytest.mark.parametrize("loss", [losses.cross_entropy, losses.poly, losses.multi_margin], ids=str)
+@pytest.mark.parametrize("kind", ["tensor", "list", "of the CPU"])
+def test_unchecked_numbers_of_the_classes_wait_for_nothing(loss, kind, no_waiting):
+    x, y = leaf(torch.randn(50, 4, device="cuda")), torch.randint(4, (50,), device="cuda")
+    given = [1.0, 0.5, 2.0, 0.0]
+    want = loss(x.detach().cpu(), y.cpu(), class_weight=given)
+    if kind != "list":
+        given = torch.tensor(given, device="cuda" if kind == "tensor" else "cpu")
+    no_waiting()
+    found = loss(x, y, class_weight=given, check="off")
+    found.backward()
+    torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(found.detach().cpu(), want, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("loss", LOSSES, ids=str)
 def test_a_cuda_graph_holds_the_plain_operations(loss):
     x, y = pair()

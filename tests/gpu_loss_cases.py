@@ -5,16 +5,14 @@ Under TRITON_INTERPRET=1 the tensors are on the CPU and taken for a GPU's: their
 
 from __future__ import annotations
 
-import functools
 import math
 from types import SimpleNamespace
 
 import pytest
 import torch
-from gpu_support import DEVICE
+from gpu_support import DEVICE, reads
 from loss_table import ROWS
 from test_losses_numbers import KINDS, leaf, loss_of, others_of
-from torch.utils._python_dispatch import TorchDispatchMode
 from ulp_grid import exact_of, grid, ours, worst
 
 from ravine import losses
@@ -23,6 +21,7 @@ from ravine.errors import TargetError
 from ravine.losses import arguments, elementwise, fused, one_pass, pass_plan
 from ravine.losses.hinge import binary_hinge
 
+assert reads
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in.*:RuntimeWarning")
 
 POINTS = [row for row in ROWS if not row.rows]
@@ -203,30 +202,6 @@ def test_elements_outside_of_the_domain(row):
 
 
 # --- waiting -------------------------------------------------------------------------------------
-
-
-class _Reads(TorchDispatchMode):
-    """Counts how often a number of a tensor was asked for."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += func is torch.ops.aten._local_scalar_dense.default
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.fixture
-def reads(monkeypatch):
-    with _Reads() as mode:
-
-        def counted(self, of):
-            mode.count += 1
-            return of(self)
-
-        for name in ("tolist", "numpy", "cpu"):
-            of = getattr(torch.Tensor, name)
-            monkeypatch.setattr(torch.Tensor, name, functools.partialmethod(counted, of))
-        yield mode
 
 
 @pytest.mark.parametrize(

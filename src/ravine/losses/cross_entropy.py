@@ -76,11 +76,15 @@ class CrossEntropyRows:
         "dim": INTEGER,
     }
 
-    def settle(self, scores: Tensor, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def settle(
+        self, scores: Tensor, values: Mapping[str, Any], checked: bool = True
+    ) -> Mapping[str, Any]:
         given = values["class_weight"]
         if given is None:
             return values
-        numbers = class_numbers("cross_entropy", "class_weight", given, scores, "class weights")
+        numbers = class_numbers(
+            "cross_entropy", "class_weight", given, scores, "class weights", checked=checked
+        )
         return {**values, "class_weight": numbers}
 
     def check_target(self, batch: RowBatch) -> None:

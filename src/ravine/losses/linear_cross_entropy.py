@@ -119,7 +119,7 @@ def linear_cross_entropy(
         factor = check_weight(NAME, sample_weight, shape, hidden, checked).reshape(-1).to(number)
     rows = hidden.reshape(-1, hidden.shape[-1])
     target = target.reshape(-1, classes) if soft else target.reshape(-1).to(torch.int64)
-    options = ROWS.settle(weight.t(), values)
+    options = ROWS.settle(weight.t(), values, checked)
     terms = Terms(ROWS, options, terms.soft_cap, terms.z_loss)
     # Of the scores only the number of classes is looked at: the weight stands in for them.
     counted = RowBatch(weight.t(), target, factor, options)

@@ -99,7 +99,7 @@ class RowLoss:
         if weight is not None:
             factor = check_weight(name, weight, shape, input, checked).reshape(-1).to(layout.wide)
             usual = usual and is_usual(weight)
-        options = self.rows.settle(scores, values)
+        options = self.rows.settle(scores, values, checked)
         batch = RowBatch(scores, target, factor, options)
         if (
             not usual

@@ -49,11 +49,12 @@ def test_unchecked_nothing_waits(loss, kind, no_waiting):
 def test_unchecked_numbers_of_the_classes_wait_for_nothing(loss, kind, no_waiting):
     x, y = leaf(torch.randn(50, 4, device="cuda")), torch.randint(4, (50,), device="cuda")
     given = [1.0, 0.5, 2.0, 0.0]
-    want = loss(x.detach().cpu(), y.cpu(), class_weight=given)
+    want = loss(x.detach().cpu(), y.cpu(), class_weight=given, normalizer=40.0)
+    amount = torch.tensor(40.0, device="cuda")
     if kind != "list":
         given = torch.tensor(given, device="cuda" if kind == "tensor" else "cpu")
     no_waiting()
-    found = loss(x, y, class_weight=given, check="off")
+    found = loss(x, y, class_weight=given, normalizer=amount, check="off")
     found.backward()
     torch.cuda.set_sync_debug_mode("default")
     torch.testing.assert_close(found.detach().cpu(), want, rtol=1e-6, atol=0)

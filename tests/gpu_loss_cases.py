@@ -19,6 +19,7 @@ from ravine import losses
 from ravine.engine import gpu
 from ravine.errors import TargetError
 from ravine.losses import arguments, elementwise, fused, one_pass, pass_plan
+from ravine.losses import reduction as reductions
 from ravine.losses.hinge import binary_hinge
 
 assert reads
@@ -36,7 +37,7 @@ LEFT_OUT = slice(20, 30)
 @pytest.fixture(autouse=True)
 def on_the_gpu_executor(monkeypatch):
     monkeypatch.setattr(pass_plan, "executor", lambda name: gpu)
-    for module in (arguments, elementwise, fused):
+    for module in (arguments, elementwise, fused, reductions):
         monkeypatch.setattr(module, "is_at_hand", lambda tensor: False)
 
 

@@ -36,7 +36,10 @@ def take_for_a_gpu(monkeypatch):
     """Take CPU tensors of the interpreter for ones of a GPU."""
     if gpu.interpreted():
         monkeypatch.setattr(executors, "kind_of", lambda tensor: "gpu")
-        for name in ("class_arguments", "fused_rows", "linear_chunks", "linear_cross_entropy"):
+        for name in (
+            "arguments", "class_arguments", "fused_rows", "linear_chunks", "linear_cross_entropy",
+            "reduction",
+        ):  # fmt: skip
             module = importlib.import_module(f"ravine.losses.{name}")
             monkeypatch.setattr(module, "is_at_hand", lambda tensor: False)
 

@@ -10,6 +10,7 @@ from gpu_support import DEVICE, reads
 from ravine.errors import ArgumentError
 from ravine.losses import (
     categorical_focal,
+    contrastive,
     cross_entropy,
     linear_cross_entropy,
     multi_margin,
@@ -84,3 +85,31 @@ def test_a_list_is_looked_at_before_it_goes_to_the_device(loss, option, waits, m
     assert torch.equal(loss(x, target, **{option: of_class}), loss(x, target, **{option: given}))
     with pytest.raises(ArgumentError, match="class 3"):
         loss(x, target, check="off", **{option: [1.0, 0.5, 2.0, -1.0]})
+
+
+@EACH
+def test_a_normalizer_on_the_device_stays_there(loss, option, waits):
+    x, target = numbers(3, CLASSES), classes_of(3, CLASSES)
+    for shape in ((), (1, 1)):
+        given = torch.full(shape, 7.0, device=DEVICE, dtype=torch.float16)
+        assert waits(loss, check="off", normalizer=given) == waits(loss, check="off")
+        assert waits(loss, normalizer=given) == waits(loss) + 1  # it is looked at
+        leaves = x.clone().requires_grad_(), x.clone().requires_grad_()
+        found = loss(leaves[0], target, normalizer=given, check="off")
+        want = loss(leaves[1], target, normalizer=7)
+        found.backward(), want.backward()
+        assert torch.equal(found, want) and torch.equal(leaves[0].grad, leaves[1].grad)
+    for wrong in (0.0, -1.0, NAN):
+        with pytest.raises(ArgumentError, match="normalizer must be finite and > 0"):
+            waits(loss, normalizer=torch.tensor(wrong, device=DEVICE))
+    nothing = torch.zeros((), device=DEVICE)  # unchecked it is divided by all the same
+    assert loss(x, target, normalizer=nothing, check="off").isinf()
+
+
+def test_a_normalizer_on_the_device_of_losses_of_samples(reads):
+    x, y, given = numbers(3, 5), numbers(3, 5, seed=4), torch.full((), 8.0, device=DEVICE)
+    target = torch.ones(3, device=DEVICE)
+    reads.count = 0
+    found = contrastive(x, y, target, normalizer=given, check="off")
+    assert reads.count == 0
+    assert torch.equal(found, contrastive(x, y, target, reduction="sum") / 8)

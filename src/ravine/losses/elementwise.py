@@ -38,7 +38,7 @@ from ravine.losses.bounds import TAKEN, Bound, settled
 from ravine.losses.formula import Formula
 from ravine.losses.fused import FusedLoss
 from ravine.losses.one_pass import Call, curvature_alone, value_and_gradient
-from ravine.losses.reduction import reciprocal, reduced, weights_sum
+from ravine.losses.reduction import divisor_of, reciprocal, reduced, weights_sum
 
 # The applying itself: functorch, which Function.apply looks for first, is not at work (`plain_only`).
 _apply = super(torch.autograd.Function, FusedLoss).apply
@@ -204,11 +204,7 @@ class ElementwiseLoss(Formula):
 def _mean_scale(input: Tensor, weight: Tensor | None, normalizer: Any) -> float | Tensor:
     """Return what the sum of the (weighted) losses is multiplied by; on their device, if it is there."""
     if normalizer is not None:
-        lies = isinstance(normalizer, Tensor) and normalizer.device == input.device
-        if lies and not is_at_hand(normalizer):
-            divisor: Tensor = normalizer.detach().to(torch.float64).reshape(())
-            return 1.0 / divisor
-        return 1.0 / float(normalizer)
+        return 1.0 / divisor_of(normalizer, input)
     if weight is None:
         return 1.0 / input.numel()
     total = weight.detach().sum(dtype=torch.float64)

@@ -27,7 +27,7 @@ from ravine.losses.linear_arguments import check_head, check_head_target
 from ravine.losses.linear_autograd import Call, ChunkedRows, evaluate
 from ravine.losses.linear_chunks import Batch, Terms
 from ravine.losses.linear_reference import reference
-from ravine.losses.reduction import reciprocal, reduced
+from ravine.losses.reduction import divisor_of, reciprocal, reduced
 from ravine.losses.row_formula import RowBatch
 
 NAME = "linear_cross_entropy"
@@ -107,8 +107,8 @@ def linear_cross_entropy(
     Team 2024 for the soft cap.
     """
     terms, values = _terms(class_weight, label_smoothing, ignore_index, z_loss, soft_cap)
-    check_reduction(NAME, reduction, normalizer)
     checked = is_checked(NAME, check)
+    check_reduction(NAME, reduction, normalizer, checked)
     hidden, weight, bias = check_head(hidden, weight, bias)
     soft = check_head_target(hidden, weight, target)
     shape, classes = hidden.shape[:-1], weight.shape[0]
@@ -137,11 +137,11 @@ def linear_cross_entropy(
     else:
         scale: float | Tensor = 1.0
         if reduction == "mean":
-            amount = ROWS.amount(counted) if normalizer is None else normalizer
-            if isinstance(amount, Tensor) and not is_at_hand(amount):
-                scale = reciprocal(amount.double().reshape(()))
+            if normalizer is None:
+                amount = ROWS.amount(counted)
+                scale = reciprocal(float(amount) if is_at_hand(amount) else amount)
             else:
-                scale = reciprocal(float(amount))
+                scale = 1.0 / divisor_of(normalizer, hidden)
         enabled = torch.is_grad_enabled()
         wanted = (
             enabled and rows.requires_grad,

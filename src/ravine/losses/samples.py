@@ -82,8 +82,8 @@ class SampleLoss:
         while len(tensors) < len(self.inputs) and self.inputs[len(tensors)] in options:
             tensors = (*tensors, options.pop(self.inputs[len(tensors)]))
         values = self.settle(options)
-        check_reduction(name, reduction, normalizer)
         checked = is_checked(name, check)
+        check_reduction(name, reduction, normalizer, checked)
         if len(tensors) != len(self.inputs):
             raise ArgumentTypeError(
                 f"{name}: takes {len(self.inputs)} tensors",

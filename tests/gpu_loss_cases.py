@@ -254,6 +254,21 @@ def test_a_second_way_back_and_derivatives_of_derivatives():
 
 
 def test_while_a_cuda_graph_is_captured_plain_operations_run(monkeypatch):
-    monkeypatch.setattr(one_pass, "_is_capturing", lambda device: True)
+    monkeypatch.setattr(one_pass, "is_capturing", lambda device: True)
     tensor = SimpleNamespace(is_cuda=True, device="cuda:0")
     assert one_pass._executor(None, tensor) == "reference"
+
+
+@EACH
+def test_those_read_nothing(row, reads, launches, monkeypatch):
+    monkeypatch.setattr(one_pass, "_executor", lambda program, input: "reference")
+    reads.operations += "|lift_fresh"
+    x, y = samples(row, 20, torch.float32)
+    z, weight = leaf(x), torch.rand(20, device=DEVICE)
+    other = others_of(row, x, y)
+    of_size = torch.full((), 20.0, device=DEVICE)
+    reads.count = 0
+    for options in ({}, {"weight": weight}, {"normalizer": of_size}):
+        found = formula(row)(z, y, *other, check="off", **row.options, **options)
+        found.backward()
+    assert reads.count == 0 and not launches

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from ravine.engine import capture
 from ravine.errors import ArgumentError, ShapeError, TargetError
 from ravine.losses.arguments import is_at_hand, plain_only, readable
 
@@ -66,6 +67,14 @@ def class_numbers(
         )
     if readable(found) and (checked or is_at_hand(given)):
         _check_numbers(name, called or option, given, found)
+    if found.device != scores.device:
+        capture.refuse(
+            f"{name}: {option} from elsewhere",
+            scores.device,
+            got="a list" if given is not numbers else f"a tensor on {given.device}",
+            expected=f"a tensor on {scores.device}",
+            do="make it one before the capture",
+        )
     pinned = found.is_cpu and scores.is_cuda and readable(found) and not found.requires_grad
     if pinned:  # a copy from other memory would be waited for
         found = found.pin_memory()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ravine.engine.capture import is_capturing
 from ravine.errors import unknown_option
 from ravine.losses.arguments import (
     check_not_empty,
@@ -18,6 +19,7 @@ from ravine.losses.arguments import (
     needs_gradient,
     plain_only,
     readable,
+    refuse_capture,
 )
 from ravine.losses.bounds import NOT_NEGATIVE, POSITIVE, Bound, check_bounds
 from ravine.losses.cross_entropy import CrossEntropyRows
@@ -83,8 +85,8 @@ def linear_cross_entropy(
         float16 and bfloat16. With ``return_lse`` a pair of it and (...), both differentiable.
         Products and sums are float32 for half precision too, also that of the gradient of weight,
         which is rounded at its end. Besides the gradients, about 3/64 of the logits is in memory, at
-        least those of 64 samples. Second derivatives, `torch.func`, forward mode, `torch.compile` and
-        gradients by anything but hidden, weight and bias take plain PyTorch, with all logits.
+        least those of 64 samples. Second derivatives, `torch.func`, forward mode, `torch.compile`, CUDA
+        graphs and gradients by anything but hidden, weight and bias take plain PyTorch, with all logits.
 
     Raises:
         TargetError: a class out of range, with its position. ShapeError: shapes that do not fit, or an
@@ -108,6 +110,8 @@ def linear_cross_entropy(
     """
     terms, values = _terms(class_weight, label_smoothing, ignore_index, z_loss, soft_cap)
     checked = is_checked(NAME, check)
+    if checked:
+        refuse_capture(NAME, hidden)
     check_reduction(NAME, reduction, normalizer, checked)
     hidden, weight, bias = check_head(hidden, weight, bias)
     soft = check_head_target(hidden, weight, target)
@@ -128,8 +132,10 @@ def linear_cross_entropy(
     elif not soft:
         counted = without_strangers(counted)
         target, factor = counted.target, counted.factor
-    if plain_only(rows, weight, bias, target, factor) or needs_gradient(
-        target, factor, normalizer, options["class_weight"]
+    if (
+        plain_only(rows, weight, bias, target, factor)
+        or needs_gradient(target, factor, normalizer, options["class_weight"])
+        or is_capturing(hidden.device)  # the host has to know which rows count
     ):
         lse: Tensor | None
         losses, lse = reference(rows, weight, bias, target, factor, terms)

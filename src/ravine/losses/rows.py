@@ -23,6 +23,7 @@ from ravine.losses.arguments import (
     needs_gradient,
     plain_only,
     readable,
+    refuse_capture,
 )
 from ravine.losses.bounds import settled
 from ravine.losses.fused_rows import (
@@ -79,6 +80,8 @@ class RowLoss:
             values = self.settle(hyperparameters)
             dim = values.pop("dim", -1)
         checked = is_checked(name, check)
+        if checked:
+            refuse_capture(name, input)
         check_reduction(name, reduction, normalizer, checked)
         usual = not plain_only() and is_usual(input) and is_usual(target)
         layout = None

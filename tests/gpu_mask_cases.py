@@ -10,7 +10,8 @@ import torch
 from gpu_support import DEVICE
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ravine.engine import gpu
+from ravine.engine import capture, gpu
+from ravine.errors import ArgumentError
 from ravine.losses import sample_pass, tversky
 from ravine.losses.sample_pass import SamplePass
 
@@ -81,3 +82,14 @@ def test_the_host_waits_for_nothing():
 
     with Free():
         tversky(x, y, check="off").backward()
+
+
+def test_while_a_graph_is_captured_plain_operations_or_words(launches, monkeypatch):
+    x, y = masks(torch.float32)
+    monkeypatch.setattr(capture, "is_capturing", lambda device: True)
+    monkeypatch.setattr(sample_pass, "is_capturing", lambda device: True)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
+    with pytest.raises(ArgumentError, match="tversky: what it checks cannot be captured"):
+        tversky(x, y)
+    tversky(x, y, check="off")
+    assert not launches  # whose tables come from memory of the host

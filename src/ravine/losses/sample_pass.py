@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ravine.engine.capture import is_capturing
 from ravine.engine.choice import choose, executor
 from ravine.engine.equation import Equation
 from ravine.engine.launch import Launch
 from ravine.engine.program import Program, Specialised, Stage
 from ravine.losses import buffers
-from ravine.losses.one_pass import _is_capturing
 
 MANY, SHORT = 1024, 256
 """A pass is not worth its tables, which have a row for each sample, for more samples of fewer elements."""
@@ -59,7 +59,7 @@ class SamplePass:
         samples, size = len(input), input.shape[1:].numel()
         if not size or (samples > MANY and size < SHORT) or not (input.is_cpu or input.is_cuda):
             return False
-        if input.is_cuda and _is_capturing(input.device):
+        if is_capturing(input.device):
             return False
         key = input.dtype, input.is_cuda
         if key not in self._served:

@@ -24,6 +24,7 @@ from ravine.losses.arguments import (
     is_checked,
     needs_gradient,
     plain_only,
+    refuse_capture,
 )
 from ravine.losses.bounds import Bound, settled
 from ravine.losses.reduction import reduced, weights_sum
@@ -85,14 +86,16 @@ class SampleLoss:
         while len(tensors) < len(self.inputs) and self.inputs[len(tensors)] in options:
             tensors = (*tensors, options.pop(self.inputs[len(tensors)]))
         values = self.settle(options)
-        check_reduction(name, reduction, normalizer)
         checked = is_checked(name, check)
+        check_reduction(name, reduction, normalizer, checked)
         if len(tensors) != len(self.inputs):
             raise ArgumentTypeError(
                 f"{name}: takes {len(self.inputs)} tensors",
                 got=f"{len(tensors)}",
                 expected=", ".join(self.inputs),
             )
+        if checked and (self.check_values is not None or weight is not None):
+            refuse_capture(name, tensors[0])
         shape = self.check(name, tensors, values)
         check_not_empty(name, shape.numel(), reduction, normalizer)
         factor = None

@@ -1,4 +1,4 @@
-"""What the GPU cases of losses over rows share: the kernel with its launches counted, float64 references."""
+"""What the GPU cases of losses over rows share: kernels with their launches counted, float64 references."""
 
 from __future__ import annotations
 
@@ -14,36 +14,43 @@ from ravine.losses import cross_entropy, executors
 from ravine.losses.cross_entropy_reference import rows_loss
 
 pytest.importorskip("triton")
-from ravine.losses.kernels import cross_entropy_gpu, cross_entropy_triton
+from ravine.losses.kernels import cross_entropy_gpu, hinge_gpu
 
 TYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 EPS = {torch.float64: 2.0**-52, torch.float32: 2.0**-23}
 INF, NAN = math.inf, math.nan
 
 
-class Counted:
-    """The kernel, which counts its launches."""
+class Counter:
+    """How often kernels were launched."""
 
-    def __init__(self, kernel):
-        self.kernel, self.launches = kernel, 0
+    launches = 0
+
+
+class Counted:
+    """A kernel whose launches are counted."""
+
+    def __init__(self, kernel, counter):
+        self.kernel, self.counter = kernel, counter
 
     def __getitem__(self, grid):
-        self.launches += 1
+        self.counter.launches += 1
         return self.kernel[grid]
 
 
 @pytest.fixture(autouse=True)
 def on_the_gpu(monkeypatch):
-    """Take CPU tensors of the interpreter for ones of a GPU; all tests must have launched the kernel."""
-    counted = Counted(cross_entropy_triton.kernel)
-    monkeypatch.setattr(cross_entropy_gpu, "kernel", counted)
+    """Take CPU tensors of the interpreter for ones of a GPU; all tests must have launched a kernel."""
+    counter = Counter()
+    for module in (cross_entropy_gpu, hinge_gpu):
+        monkeypatch.setattr(module, "kernel", Counted(module.kernel, counter))
     if gpu.interpreted():
         monkeypatch.setattr(executors, "kind_of", lambda tensor: "gpu")
         for name in ("fused_rows", "linear_chunks", "linear_cross_entropy"):
             module = importlib.import_module(f"ravine.losses.{name}")
             monkeypatch.setattr(module, "is_at_hand", lambda tensor: False)
-    yield counted
-    assert counted.launches
+    yield counter
+    assert counter.launches
 
 
 def numbers(*shape, seed=1, dtype=torch.float32):

@@ -10,7 +10,14 @@ import torch
 INF, NAN = math.inf, math.nan
 HARD = torch.tensor(
     [row for row in product((0.0, -0.0, 1.0, 2.0, INF, -INF, NAN), repeat=3) if row[0] is not NAN]
-    + [(NAN, 0.0, 0.0), (NAN, NAN, INF), (1e9, 1e9, -1e9), (6e4, -6e4, 6e4), (3e38, -3e38, 3e38)]
+    + [
+        (NAN, 0.0, NAN),
+        (NAN, 0.0, 0.0),
+        (NAN, NAN, INF),
+        (1e9, 1e9, -1e9),
+        (6e4, -6e4, 6e4),
+        (3e38, -3e38, 3e38),
+    ]
 )
 """Rows of three scores: every tie and infinity, NaN, and differences that overflow float32."""
 

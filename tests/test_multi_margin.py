@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from hinge_by_hand import HARD, NAN, by_hand
+from hinge_by_hand import HARD, INF, NAN, by_hand
 
 from ravine.errors import TargetError
 from ravine.losses import hinge, multi_margin
@@ -130,6 +130,27 @@ def test_sums_of_many_classes(target):
     assert losses.item() == pytest.approx((1e6 + 2099) / 2100, rel=1e-7)
     assert slopes[0, target].item() == pytest.approx(-2099 / 2100, rel=1e-7)
     assert (slopes != 0).all()
+
+
+@pytest.mark.parametrize("rival", [0, 126, 127, 128, 255, 256, 299])
+def test_the_worst_of_many_rivals(rival):
+    for target in (rival - 1, rival + 1, 129):
+        x, y = torch.randn(1, 300), torch.tensor([target % 300])
+        x[0, rival] = x[0, y] = 9.0
+        losses, slopes = slopes_of(x, y, loss=hinge, reduction="none")
+        assert losses.item() == 1
+        assert slopes.nonzero()[:, 1].tolist() == sorted([rival, int(y)])
+        assert slopes[0, rival] == 1
+
+
+@EACH
+def test_a_class_alone_has_no_rival(options):
+    whole = torch.full((6,), 7.0)
+    x = torch.tensor([1.0, INF, -INF, NAN])[:, None]
+    target = torch.zeros(4, dtype=torch.int64)
+    losses = rows_hinge(x, target, None, 1.0, whole[1:-1, None], **options)
+    assert losses[:2].tolist() == [0, 0]
+    assert whole.tolist() == [7, 0, 0, 0, 0, 7]
 
 
 def test_the_worst_rival_against_scikit_learn():

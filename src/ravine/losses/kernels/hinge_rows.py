@@ -203,7 +203,7 @@ def _rival(x: Any, classes: Any, target: Any, stored: Any, number: Any) -> Any:
     """Return where the first of the largest rivals is, and its score; -1 and -inf if there is none."""
     block, top = _best_block(x, 0, target, int64(-1), number(-inf), stored, number)
     block, top = _best_block(x, target + 1, classes, block, top, stored, number)
-    return _first(x, block, target if block < target else classes, top, stored), top
+    return _first(x, block, classes, top, stored), top
 
 
 @part

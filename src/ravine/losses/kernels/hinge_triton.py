@@ -40,7 +40,7 @@ def _slopes(close, each, SQUARED: tl.constexpr):
         slope = each[:, None] * (2.0 * close)
     else:
         slope = tl.broadcast_to(each[:, None], close.shape)
-    return tl.where(close == 0, 0.0, slope)  # whatever the scale is
+    return tl.where(close == 0, 0.0, slope)  # whatever the scale is, of rows that do not count too
 
 
 @triton.jit
@@ -78,7 +78,7 @@ def _weston_watkins(
         share *= tl.load(by_class + own, mask=counts, other=0.0).to(tl.float64)
     each = x_own  # where there are no slopes nobody asks
     if SLOPES:
-        each = tl.where(counts, share * _scale(scale, arrived, AGAIN), 0.0).to(NUMBER)
+        each = (share * _scale(scale, arrived, AGAIN)).to(NUMBER)
     # Two sums for each score of a tile would be 97 registers a thread, where these are 62.
     KEPT: tl.constexpr = COLUMNS if ONE or COLUMNS < 4 else COLUMNS // 4
     total = tl.zeros((ROWS, KEPT), NUMBER)
@@ -101,14 +101,12 @@ def _weston_watkins(
                 write_slopes(gradient, place, _slopes(close, each, SQUARED), inside)
 
     loss = (share * tl.sum(total, axis=1).to(tl.float64)).to(NUMBER)
-    loss = tl.where(counts, loss, 0.0)
     tl.store(losses + row, loss, mask=real)
     if SLOPES:
         if SQUARED:
             pull *= 2.0
         at_own = 0.0 - product(tl.sum(pull, axis=1), each)
         lost = loss != loss  # no slope of such a row is a number
-        at_own = tl.where(lost, loss, at_own)
         if ONE:
             slope = _slopes(close, each, SQUARED)
             slope = tl.where(column[None, :] == own[:, None], at_own[:, None], slope)
@@ -117,7 +115,8 @@ def _weston_watkins(
             write_slopes(gradient, place, slope, inside)
         else:
             tl.debug_barrier()  # after another warp's 0 at this place
-            write_slopes(gradient, row * classes + own, at_own, real)
+            # NaN too where the sweep below writes it, which does not wait for this.
+            write_slopes(gradient, row * classes + own, tl.where(lost, loss, at_own), real)
             if tl.max(lost.to(tl.int32), axis=0) != 0:
                 for start in range(0, classes, COLUMNS):
                     column = start + tl.arange(0, COLUMNS)
@@ -174,7 +173,7 @@ def _crammer_singer(
     if SLOPES:
         slope = times * _scale(scale, arrived, AGAIN).to(NUMBER)
         slope = tl.where(beyond == beyond, slope, beyond)
-        slope = tl.where(counts & (rival < classes) & (beyond != 0), slope, 0.0)
+        slope = tl.where((rival < classes) & (beyond != 0), slope, 0.0)
         if ONE:
             _write_two(gradient, first, column, own, rival, slope, real, classes)
         else:

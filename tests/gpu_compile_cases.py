@@ -276,3 +276,25 @@ def test_the_look_at_targets_compiles():
         target=GPUTarget("cuda", 90, 32),
         options={"num_warps": 8, "enable_fp_fusion": True},
     )
+
+
+@pytest.mark.parametrize("kind", ["fp32", "fp64"])
+def test_what_multiplies_slopes_moves_sixteen_bytes_at_a_time(kind):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from ravine.losses.kernels.times_gpu import BLOCK, kernel
+
+    signature = {"values": f"*{kind}", "number": "*fp32", "count": "i32", "share": "i32"}
+    source = ASTSource(
+        kernel,
+        {**signature, "BLOCK": "constexpr"},
+        {"BLOCK": BLOCK},
+        {(0,): [["tt.divisibility", 16]]},
+    )
+    compiled = triton.compile(
+        source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4, "enable_fp_fusion": True}
+    )
+    found = re.findall(r"(ld|st)\.global\S*\.v(?:4\.b32|2\.b64)", compiled.asm["ptx"])
+    each = BLOCK * (8 if kind == "fp64" else 4) // 128 // 16
+    assert (found.count("ld"), found.count("st")) == (each, each)

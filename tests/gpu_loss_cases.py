@@ -18,7 +18,7 @@ from ulp_grid import exact_of, grid, ours, worst
 from ravine import losses
 from ravine.engine import gpu
 from ravine.errors import TargetError
-from ravine.losses import arguments, elementwise, fused, one_pass, pass_plan
+from ravine.losses import arguments, elementwise, executors, fused, one_pass, pass_plan
 from ravine.losses import reduction as reductions
 from ravine.losses.hinge import binary_hinge
 
@@ -37,6 +37,7 @@ LEFT_OUT = slice(20, 30)
 @pytest.fixture(autouse=True)
 def on_the_gpu_executor(monkeypatch):
     monkeypatch.setattr(pass_plan, "executor", lambda name: gpu)
+    monkeypatch.setattr(executors, "kind_of", lambda tensor: "gpu")
     for module in (arguments, elementwise, fused, reductions):
         monkeypatch.setattr(module, "is_at_hand", lambda tensor: False)
 
@@ -232,6 +233,60 @@ def test_the_host_waits_for_nothing_but_a_domain(name, kind, reads):
     reads.count = 0
     loss(z, y, *other).backward()
     assert reads.count == (1 if formula(row).domains else 0)
+
+
+@pytest.fixture
+def times_gpu():
+    pytest.importorskip("triton")
+    from ravine.losses.kernels import times_gpu
+
+    return times_gpu
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_tensor_is_multiplied_by_a_number_that_is_not_1(dtype, times_gpu, monkeypatch):
+    for size, programs in ((0, 4), (1, 4), (1023, 4), (1024, 4), (5000, 2), (5000, 4)):
+        monkeypatch.setattr(times_gpu, "PROGRAMS", programs)
+        memory = torch.full((size + 2,), 7.0, dtype=dtype, device=DEVICE)
+        for number in (2.5, -0.0, math.nan):
+            x = torch.randn(size, dtype=dtype, device=DEVICE)
+            x[: len(HARD)] = torch.tensor(HARD)[:size]
+            memory[1:-1] = x
+            times_gpu.multiply(memory[1:-1], torch.full((), number, device=DEVICE))
+            want = x * number
+            assert torch.equal(memory[1:-1].isnan(), want.isnan())
+            assert torch.equal(memory[1:-1].nan_to_num(0), want.nan_to_num(0))
+            assert memory[0] == memory[-1] == 7
+
+
+def test_nothing_is_written_where_the_number_is_1(times_gpu):
+    bits = torch.full((40,), 0x7FA00000, dtype=torch.int32, device=DEVICE)
+    x = bits.clone().view(torch.float32)  # a NaN that no operation lets pass as it is
+    times_gpu.multiply(x, torch.ones((), device=DEVICE))
+    assert torch.equal(x.view(torch.int32), bits)
+    times_gpu.multiply(x, torch.full((), 2.0, device=DEVICE))
+    assert not torch.equal(x.view(torch.int32), bits)
+
+
+def test_what_arrives_multiplies_the_slopes_once(times_gpu, monkeypatch):
+    multiplied = []
+    multiply = times_gpu.multiply
+    monkeypatch.setattr(
+        times_gpu, "multiply", lambda *given: (multiplied.append(given), multiply(*given))
+    )
+    y = torch.randn(30, 50, device=DEVICE)
+    for x in (torch.randn(30, 50, device=DEVICE), torch.randn(50, 30, device=DEVICE).t()):
+        found = {}
+        for arriving in (1.0, 3.0):
+            z = leaf(x)
+            losses.mse(z, y).backward(torch.full((), arriving, device=DEVICE))
+            found[arriving] = z.grad
+        assert torch.equal(found[3.0], found[1.0] * 3)
+        torch.testing.assert_close(found[1.0], 2 * (x - y) / 1500)
+    assert len(multiplied) == 4
+    z = leaf(x)
+    losses.mse(z, y, reduction="none").backward(y)  # a number for each
+    assert torch.equal(z.grad, 2 * (x - y) * y) and len(multiplied) == 4
 
 
 # --- autograd's other ways -----------------------------------------------------------------------

@@ -128,7 +128,10 @@ def test_totals_compile(dtype):
 )
 def test_losses_compile(name, kind, options, weighted, monkeypatch):
     """As a reduced loss is: its value's sum, slopes in the input's type, the count of bad targets."""
-    made = SimpleNamespace(compiled=lambda *given: given, Launch=lambda given, *_, **__: given)
+    made = SimpleNamespace(
+        compiled=lambda *given: given,
+        Launch=lambda given, sizes, **_: SimpleNamespace(given=given, sizes=sizes),
+    )
     monkeypatch.setattr(pass_plan, "executor", lambda name: made)
     loss = getattr(losses, name)
     tensors = [torch.zeros(3, dtype=kind)] * (2 + len(loss.others) + weighted)
@@ -138,7 +141,7 @@ def test_losses_compile(name, kind, options, weighted, monkeypatch):
     plan = pass_plan.plan_for(
         "gpu", program.specialise(values), loss, tensors, torch.float32, separate=False
     )
-    one, types, totals = plan.launch
+    one, types, totals = plan.launch.given
     assert "value" in totals and ("arithmetic" in types) == loss.wide
     assert set(totals) - {"value"} == {f"outside_{name}" for name in plan_domains(loss)}
     assert "sm_90" in assembly(one, types, totals, block=NARROW)

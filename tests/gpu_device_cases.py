@@ -181,6 +181,23 @@ def test_streams_in_turn(loss):
         torch.testing.assert_close(x.grad.cpu(), z.grad, rtol=2e-6, atol=1e-12)
 
 
+def test_sizes_in_turn_on_streams_in_turn():
+    """One plan serves them all: what a smaller batch leaves is none of a larger one's."""
+    streams = [torch.cuda.Stream(), torch.cuda.Stream()]
+    sizes = [1_000_000, 5, 3_000_000, 1024, 2_000_000, 7, 4_000_000, 1]
+    pairs = [pair(size) for size in sizes]
+    torch.cuda.synchronize()
+    found = []
+    for k, (x, y) in enumerate(pairs):
+        with torch.cuda.stream(streams[k % 2]):
+            found.append(losses.mse(x, y))
+            found[-1].backward()
+    torch.cuda.synchronize()
+    for (x, y), value in zip(pairs, found, strict=True):
+        torch.testing.assert_close(value.cpu(), exact(losses.mse, x, y), rtol=1e-6, atol=0)
+        torch.testing.assert_close(x.grad, 2 * (x.detach() - y) / len(y), rtol=2e-6, atol=1e-12)
+
+
 def test_every_device():
     for index in range(torch.cuda.device_count()):
         x, y = pair(device=f"cuda:{index}")

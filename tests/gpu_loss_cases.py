@@ -6,6 +6,7 @@ Under TRITON_INTERPRET=1 the tensors are on the CPU and taken for a GPU's: their
 from __future__ import annotations
 
 import math
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +18,7 @@ from ulp_grid import exact_of, grid, ours, worst
 
 from ravine import losses
 from ravine.engine import gpu
+from ravine.engine.choice import Choice
 from ravine.errors import TargetError
 from ravine.losses import arguments, elementwise, executors, fused, one_pass, pass_plan
 from ravine.losses import reduction as reductions
@@ -36,7 +38,10 @@ LEFT_OUT = slice(20, 30)
 
 @pytest.fixture(autouse=True)
 def on_the_gpu_executor(monkeypatch):
-    monkeypatch.setattr(pass_plan, "executor", lambda name: gpu)
+    if not gpu.interpreted():
+        return
+    monkeypatch.setattr(one_pass, "_executors", {})
+    monkeypatch.setattr(one_pass, "choose", lambda *_: Choice("gpu", ""))
     monkeypatch.setattr(executors, "kind_of", lambda tensor: "gpu")
     for module in (arguments, elementwise, fused, reductions):
         monkeypatch.setattr(module, "is_at_hand", lambda tensor: False)
@@ -201,6 +206,35 @@ def test_elements_outside_of_the_domain(row):
     weight[1400] = 0
     assert loss_of(row, x, y, weight=weight).isfinite()
     loss_of(row, x, y, check="off")
+
+
+def test_one_plan_serves_all_sizes(monkeypatch):
+    """Pinned memory and events do not grow with the number of sizes, nor are they made anew."""
+    made = []
+    init = gpu._Tables.__init__
+
+    def noted(self, *given):
+        made.append(given)
+        init(self, *given)
+
+    monkeypatch.setattr(gpu._Tables, "__init__", noted)
+    monkeypatch.setattr(pass_plan, "_plans", threading.local())
+    largest = 0
+    for size in (7, SIZE, 1024, 5, 3 * SIZE, 1, *range(2000, 2040)):
+        x, y = torch.randn(2, size, device=DEVICE).unbind()
+        z = leaf(x)
+        found = losses.mse(z, y)
+        found.backward()
+        assert_close(found.detach(), ((x - y).double() ** 2).mean(), torch.float32)
+        assert_close(z.grad, 2 * (x - y) / size, torch.float32)
+        largest = max(largest, -(-size // gpu.BLOCK))
+    assert len(made) == 1
+    (plan,) = pass_plan._plans.gpu.values()
+    assert len(plan.launch._all_owners) == len(plan.launch._all_sums) == largest
+    for size in (0, 3):  # nothing is left of what was there before
+        x = torch.ones(size, device=DEVICE)
+        assert losses.mse(x, 0 * x, reduction="sum").item() == size
+    assert len(made) == 2  # without slopes: another program
 
 
 # --- waiting -------------------------------------------------------------------------------------

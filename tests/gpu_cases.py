@@ -200,7 +200,7 @@ def test_other_sizes_in_the_same_tables(sizes):
         assert made.totals() == [0.0, 0.0]  # not those of before
         made.run()
         assert made.totals()[0] == pytest.approx(sum(n * (n - 1) / 2 for n in now), rel=1e-6)
-        each = made.tensor_totals()[0]
+        each = made.tensor_totals()[0].tolist()
         assert each == pytest.approx([n * (n - 1) / 2 for n in now], rel=1e-6)
 
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+import mmap
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import mpmath
 import pytest
@@ -214,3 +220,35 @@ def test_check_targets() -> None:
     assert valid.tolist() == [True, False, True]
     with pytest.raises(TargetError, match=r"(?s)row 2 of 4 \(2 such rows\).*class 3.*0 \.\. 2"):
         check_targets(torch.tensor([0, 2, 3, -1]), 3)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="mprotect is of POSIX")
+@pytest.mark.parametrize("kind", TYPES, ids=str)
+def test_nothing_behind_the_last_row_is_read_or_written(kind: torch.dtype) -> None:
+    rows, classes = 3, 700  # the rows' lines are asked for ahead of time
+    size = rows * classes * kind.itemsize
+    whole = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+    x, y = case(kind, rows, classes, False)
+    expected, slope = kernel(x, y)
+    with guarded(whole) as one, guarded(whole) as other:
+        at_end = [
+            torch.frombuffer(memory, dtype=kind, count=rows * classes, offset=whole - size)
+            for memory in (one, other)
+        ]
+        scores, gradient = (numbers.view(rows, classes).zero_() for numbers in at_end)
+        scores.copy_(x)
+        found = rows_loss_and_gradient(scores, y, gradient=gradient)
+        assert torch.equal(found, expected)
+        assert torch.equal(gradient, slope)
+
+
+@contextmanager
+def guarded(size: int) -> Iterator[Any]:
+    """Give memory before a page that may neither be read nor written."""
+    memory = mmap.mmap(-1, size + mmap.PAGESIZE)
+    inside = (ctypes.c_char * size).from_buffer(memory)
+    behind = ctypes.c_void_p(ctypes.addressof(inside) + size)
+    protect = ctypes.CDLL(None).mprotect
+    assert protect(behind, ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+    yield inside
+    assert protect(behind, ctypes.c_size_t(mmap.PAGESIZE), mmap.PROT_READ | mmap.PROT_WRITE) == 0

@@ -250,6 +250,17 @@ def test_functions_in_c_are_called_with_whole_numbers():
     assert numbers[2] == -5
 
 
+@pytest.mark.parametrize("writes", [False, True])
+def test_a_line_may_be_asked_for_where_there_is_none(writes: bool):
+    body = f"""prefetch(read(head[0], 0, int64), {writes})
+write(head[0], 1, int64(8), int64)"""
+    numbers = np.array([16, 7])
+    run(body, numbers)
+    assert numbers.tolist() == [16, 8]
+    made = machine_code.optimised(text(body, "float64"))
+    assert re.search(rf"call void @llvm.prefetch.*, i32 {int(writes)}, i32 3, i32 1\)", str(made))
+
+
 def test_a_whole_number_is_a_condition():
     out = np.array([3, 0, 9, 9])
     run(

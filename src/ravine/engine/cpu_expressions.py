@@ -253,6 +253,14 @@ class Expressions(Conversions, ast.NodeVisitor):
             block.align = 64
         return Value("int64", self.builder.ptrtoint(block, KINDS["int64"]))
 
+    def call_prefetch(self, address: Value, writes: Value) -> None:
+        bytes_, number = KINDS["uint8"].as_pointer(), KINDS["int32"]
+        kind = ir.FunctionType(ir.VoidType(), [bytes_, number, number, number])
+        function = self.builder.module.declare_intrinsic("llvm.prefetch", [bytes_], kind)
+        place = self.builder.inttoptr(address.code, bytes_)
+        nearest, data = number(3), number(1)
+        self.builder.call(function, [place, number(int(bool(decided(writes)))), nearest, data])
+
     def call_read(self, address: Value, index: Value, kind: str) -> Any:
         held = "uint16" if kind in HALVES else kind
         pointer = self.builder.inttoptr(address.code, KINDS[held].as_pointer())

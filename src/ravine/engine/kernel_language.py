@@ -7,6 +7,8 @@ may say what generated kernels say (`ravine.engine.cpu_source`), ``if`` and ``el
     kind(x)                        # a number as one of another kind
     read(address, i, kind)         # number i of those at an int64 address
     write(address, i, x, kind)
+    prefetch(address, True)        # have the line at an address in the cache soon, to write there if True;
+                                   # any address may be asked for
     stack_bytes(64)                # the address of so many bytes on the stack, alive until the return
     c_call(function, i, j)         # the function in C at an address, of int64 (any number of them); the
                                    # result as an int64, of which int32(...) is an int
@@ -36,7 +38,7 @@ from typing import Any
 
 __all__ = [
     "Part", "c_call", "float64", "int32", "int64", "largest", "part", "part_any_zero", "part_apart",
-    "part_as_written", "part_reordered", "read", "stack_bytes", "uint8", "write",
+    "part_as_written", "part_reordered", "prefetch", "read", "stack_bytes", "uint8", "write",
 ]  # fmt: skip
 
 # A word of the language stands for itself; the checkers of Python want to find it somewhere.
@@ -45,6 +47,7 @@ float64: Any = "float64"
 int32: Any = "int32"
 int64: Any = "int64"
 largest: Any = "largest"
+prefetch: Any = "prefetch"
 read: Any = "read"
 stack_bytes: Any = "stack_bytes"
 uint8: Any = "uint8"

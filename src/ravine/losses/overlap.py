@@ -18,7 +18,8 @@ from ravine.losses.arguments import (
 )
 from ravine.losses.bounds import INTEGER, INTEGER_OR_NONE, NOT_NEGATIVE, Bound
 from ravine.losses.class_arguments import check_classes, class_numbers
-from ravine.losses.samples import SampleLoss, sample_loss
+from ravine.losses.mask_overlap import all_shares, mask_overlaps
+from ravine.losses.samples import SampleLoss, counted, sample_loss
 
 
 def mask_loss(
@@ -34,13 +35,18 @@ def mask_loss(
     own = bounds or {}
     every = {"smooth": NOT_NEGATIVE, "dim": INTEGER_OR_NONE, "ignore_index": INTEGER}
     return sample_loss(
-        module, check=check_masks, check_values=check_mask_values, bounds={**own, **every}
+        module,
+        check=check_masks,
+        check_values=check_mask_values,
+        bounds={**own, **every},
+        prepares=True,
     )
 
 
 def tversky_distance(
     input: Tensor,
     target: Tensor,
+    counts: Tensor | None,
     *,
     alpha: float,
     beta: float,
@@ -56,13 +62,11 @@ def tversky_distance(
     perfect prediction. If there is nothing to be found and nothing was, with smooth 0, it is 0.
     """
     if dim is None:
-        kept = target != ignore_index
-        x, y = torch.where(kept, input, 0.0), torch.where(kept, target, 0).to(input.dtype)
-        p, miss = (torch.where(kept, z.sigmoid(), 0.0).flatten(1) for z in (x, -x))
-        y = y.flatten(1)
+        right, excess, missed = mask_overlaps(input, target, counts, ignore_index)
     else:
-        p, miss, y = _classes(input, target, dim, ignore_index)
-    right, excess, missed = (p * y).sum(1), (p * (1 - y)).sum(1), (miss * y).sum(1)
+        x, y = counted((input, target), counts)
+        p, miss, y = _classes(x, y, dim, ignore_index)
+        right, excess, missed = (p * y).sum(1), (p * (1 - y)).sum(1), (miss * y).sum(1)
     wrong = alpha * excess + beta * missed
     whole = right + wrong + smooth
     found = torch.where(whole == 0, 0.0, wrong / torch.where(whole == 0, 1.0, whole))
@@ -155,7 +159,10 @@ def check_mask_values(name: str, tensors: tuple[Tensor, ...], values: Mapping[st
     if values["dim"] is not None and not target.is_floating_point():
         check_classes(name, target, input.shape[values["dim"]], values["ignore_index"])
         return
+    alone = values["dim"] is None
+    if alone and target.is_floating_point() and all_shares(target, values["ignore_index"]):
+        return
     wrong = ~((target >= 0) & (target <= 1))
-    if values["dim"] is None:
+    if alone:
         wrong &= target != values["ignore_index"]
     check_elements(name, "target", target, wrong, "0, 1 or a number between")

@@ -63,11 +63,12 @@ def tversky(
     Differs from: Abraham and Khan's focal Tversky loss calls the price of false negatives alpha, and
     has the exponent 1 / gamma.
 
-    Plain PyTorch operations, about ten passes over the logits.
+    Two passes over the logits, one for the sums and one that writes the gradient; with ``dim`` plain PyTorch
+    operations, about ten passes.
 
     Source: Salehi et al. 2017, equation 3; Abraham & Khan 2019 for gamma.
     """
     return tversky_distance(
-        input, target, alpha=alpha, beta=beta, smooth=smooth, gamma=gamma,
+        input, target, counts, alpha=alpha, beta=beta, smooth=smooth, gamma=gamma,
         dim=dim, class_weight=class_weight, ignore_index=ignore_index,
     )  # fmt: skip

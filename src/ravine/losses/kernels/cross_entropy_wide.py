@@ -17,6 +17,7 @@ from ravine.engine.kernel_language import (
     part_any_zero,
     part_apart,
     part_reordered,
+    prefetch,
     read,
     stack_bytes,
     write,
@@ -33,6 +34,18 @@ from ravine.losses.kernels.cross_entropy_rows import (
 
 BLOCK = 1024
 BLOCK_BYTES = BLOCK * 8
+
+LINE = 64
+"""Bytes of a line of the caches."""
+
+STRIP, AHEAD = 256, 512
+"""Logits whose exponentials are computed while lines for as many are on their way; how far ahead those are
+that will be written.
+
+Else memory rests while a row is computed, and the processor while the next one comes. Two cores, in turns,
+rows of 1000 classes: 1.15 to 1.3 times as fast, of 3000 1.05 to 1.15, of 8192 1 to 1.1, of 32768 and of 100
+the same. Strips of 64 and 128 are alike. Writing past the caches is not faster, with this or without.
+"""
 
 
 @part
@@ -117,24 +130,34 @@ def _exponentials(
     x: Any, g: Any, classes: Any, stored: Any, number: Any, top: Any, exact: Any, size: Any
 ) -> Any:
     """Return the sum of exp(d) over all classes but one at the top; leave exp(d) in g if exact."""
+    row = classes * size
     if exact and g != 0:
-        rest, ties = _exponentials_of(x, g, classes, stored, number, top)
+        rest, ties = _exponentials_of(
+            x, g, classes, stored, number, top, size, x + row, g + AHEAD * size
+        )
         return rest + (ties - number(1))
     buffer = stack_bytes(BLOCK_BYTES)
     others, all_ties = number(0), number(-1)
     for start in range(0, classes, BLOCK):
         count = min(BLOCK, classes - start)
-        rest, ties = _exponentials_of(x + start * size, buffer, count, stored, number, top)
+        here = x + start * size
+        rest, ties = _exponentials_of(
+            here, buffer, count, stored, number, top, size, here + row, int64(0)
+        )
         others += rest
         all_ties += ties
     return others + all_ties
 
 
 @part_apart  # else 5 % more for a row of 32768 classes
-def _exponentials_of(x: Any, out: Any, count: Any, stored: Any, number: Any, top: Any) -> Any:
+def _exponentials_of(
+    x: Any, out: Any, count: Any, stored: Any, number: Any, top: Any, size: Any, read_soon: Any,
+    written_soon: Any,
+) -> Any:  # fmt: skip
     """Write exp(d) of ``count`` logits; return the sum of those below 1 and how many are 1.
 
-    As one sum, small ones would lose their digits.
+    As one sum, small ones would lose their digits. ``read_soon`` and ``written_soon`` are addresses of
+    as many logits, whose lines are asked for meanwhile, or 0.
     """
     if count < LANES or top - top != number(0):  # the top is infinite, or NaN
         for j in range(count):
@@ -142,7 +165,14 @@ def _exponentials_of(x: Any, out: Any, count: Any, stored: Any, number: Any, top
             write(out, j, exp_of_negative(d), number)
         return _sums(out, 0, count, number)
     whole = count // LANES * LANES
-    rest, ties = _finite_exponentials(x, out, 0, whole, stored, number, top)
+    rest = ties = number(0)
+    for start in range(0, whole, STRIP):
+        length = min(STRIP, whole - start)
+        _ask_for(read_soon, start * size, length * size, False)
+        _ask_for(written_soon, start * size, length * size, True)
+        more, more_ties = _finite_exponentials(x, out, start, length, stored, number, top)
+        rest += more
+        ties += more_ties
     if whole < count:
         begin = _full(whole, count)
         _finite_exponentials(x, out, begin, LANES, stored, number, top)
@@ -150,6 +180,13 @@ def _exponentials_of(x: Any, out: Any, count: Any, stored: Any, number: Any, top
         rest += more
         ties += more_ties
     return rest, ties
+
+
+@part
+def _ask_for(address: Any, start: Any, size: Any, writes: Any) -> None:
+    if address != 0:
+        for place in range(start, start + size, LINE):
+            prefetch(address + place, writes)
 
 
 @part_reordered
@@ -207,7 +244,8 @@ def _slopes(
     buffer = stack_bytes(BLOCK_BYTES)
     for start in range(0, classes, BLOCK):
         count = min(BLOCK, classes - start)
-        _exponentials_of(x + start * size, buffer, count, stored, number, top)
+        here, there = x + start * size, g + start * size
+        _exponentials_of(here, buffer, count, stored, number, top, size, int64(0), there)
         for j in range(count):
             write(g, start + j, each * read(buffer, j, number), stored)
 
@@ -227,7 +265,8 @@ def _weighted_slopes(
             for j in range(count):
                 write(buffer, j, number(read(g, start + j, stored)), number)
         else:
-            _exponentials_of(x + start * size, buffer, count, stored, number, top)
+            here, there = x + start * size, g + start * size
+            _exponentials_of(here, buffer, count, stored, number, top, size, int64(0), there)
         for j in range(count):
             k = start + j
             chance = read(chances, k, number) if soft else number(0)

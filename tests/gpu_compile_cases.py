@@ -209,7 +209,8 @@ def row_kernel(classes, dtype, **switches):
     constants = {
         "EPSILON": 0.0, "SOFT": False, "WEIGHTED": False, "FACTORED": False, "SLOPES": True,
         "AGAIN": False, "NUMBER": tl.float64 if double else tl.float32,
-        "ONE": classes <= tile.columns, "ROWS": tile.rows, "COLUMNS": tile.columns, **switches,
+        "ONE": classes <= tile.columns, "ROWS": tile.rows, "COLUMNS": tile.columns,
+        "FEW": tile.few, **switches,
     }  # fmt: skip
     number = "*fp64" if double else "*fp32"
     pointers = dict.fromkeys(["scores", "gradient"], f"*{STORED[dtype]}")
@@ -243,7 +244,9 @@ def row_kernel(classes, dtype, **switches):
         (32768, torch.float32, {}, (8, 4)),  # 16 logits a thread, read twice and written once
         (1024, torch.bfloat16, {"AGAIN": True, "FACTORED": True}, (1, 1)),  # 8, which stay
         (32768, torch.float64, {"EPSILON": 0.1, "SOFT": True, "WEIGHTED": True}, None),
-        (10, torch.float16, {}, (0, 0)),
+        (10, torch.float16, {}, (2, 2)),  # 16 a thread, wherever rows begin
+        (31, torch.bfloat16, {"EPSILON": 0.1, "SOFT": True, "WEIGHTED": True}, (4 + 8, 4)),
+        (15, torch.float64, {"FACTORED": True}, (8, 8)),
         (1, torch.float32, {"SLOPES": False}, (0, 0)),
     ],
 )

@@ -2,7 +2,8 @@
 
 A program works on a tile of ``ROWS`` rows and ``COLUMNS`` classes. A row of more classes than that is
 swept twice, tile by tile: once for its maximum and what is added up, once for the gradient, when much
-of it is in the cache still. Else the tile stays in registers, and each logit is read once.
+of it is in the cache still. Else the tile stays in registers, and each logit is read once. Of a ``FEW``
+classes each thread has rows of its own, and the tile is (COLUMNS, ROWS): see `few_classes_triton`.
 
 What is added up is relative to the largest logit so far, and is moved down when a larger one comes.
 Those few numbers a row are float64, so that the moves cost no digits. Not so in a single tile, where
@@ -24,6 +25,7 @@ import triton
 import triton.language as tl
 
 from ravine.engine.gpu_functions import bfloat16_of, divide, float32_of, log1p
+from ravine.losses.kernels.few_classes_triton import loaded, store
 
 LOG2E = tl.constexpr(1.4426950216293335)  # of float32; what is missing:
 LOG2E_LOW = tl.constexpr(1.925963033500011519e-08)
@@ -78,19 +80,26 @@ def _logits(scores, place, inside, NUMBER: tl.constexpr):
 
 @triton.jit
 def _weights(
-    x, target, class_weight, place, column, own, inside, classes,
+    x, target, class_weight, place, column, own, inside, rows, classes,
     EPSILON: tl.constexpr, SOFT: tl.constexpr, WEIGHTED: tl.constexpr, NUMBER: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, FEW: tl.constexpr, AXIS: tl.constexpr,
 ):  # fmt: skip
     """Return the weight of each class of a tile in its row."""
     share = (tl.full((), EPSILON, tl.float64) / classes).to(NUMBER)
     kept = (1.0 - tl.full((), EPSILON, tl.float64)).to(NUMBER)
     one = tl.full((), 1.0, NUMBER)
     if WEIGHTED:
-        one = tl.load(class_weight + column, mask=column < classes, other=0.0)[None, :]
+        one = tl.load(class_weight + column, mask=column < classes, other=0.0)
+        one = tl.expand_dims(one, 1 - AXIS)
     if SOFT:
-        a = one * (kept * tl.load(target + place, mask=inside, other=0.0))
+        if FEW:
+            a = tl.where(inside, loaded(target, rows, FEW, ROWS, COLUMNS), 0.0)
+        else:
+            a = tl.load(target + place, mask=inside, other=0.0)
+        a = one * (kept * a)
     else:
-        a = tl.where(column[None, :] == own[:, None], kept * one, 0.0)
+        is_own = tl.expand_dims(column, 1 - AXIS) == tl.expand_dims(own, AXIS)
+        a = tl.where(is_own, kept * one, 0.0)
     if EPSILON != 0:
         a += tl.where(x == -float("inf"), 0.0, share * one)  # an impossible class gets nothing
     return a
@@ -98,29 +107,36 @@ def _weights(
 
 @triton.jit
 def _tile(
-    scores, target, class_weight, start, first, own, counts, classes,
+    scores, target, class_weight, start, first, own, counts, rows, classes,
     EPSILON: tl.constexpr, SOFT: tl.constexpr, WEIGHTED: tl.constexpr, NUMBER: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, FEW: tl.constexpr, AXIS: tl.constexpr,
 ):  # fmt: skip
     """Return the classes of a tile, where its logits are, these, and the weights of the classes."""
     column = start + tl.arange(0, COLUMNS)
-    inside = (column < classes)[None, :] & counts[:, None]
-    place = first + column[None, :]
-    x = _logits(scores, place, inside, NUMBER)
+    inside = tl.expand_dims(column < classes, 1 - AXIS) & tl.expand_dims(counts, AXIS)
+    place = first + tl.expand_dims(column, 1 - AXIS)
+    if FEW:
+        x = _number(loaded(scores, rows, FEW, ROWS, COLUMNS), NUMBER)
+        x = tl.where(inside, x, -float("inf"))
+    else:
+        x = _logits(scores, place, inside, NUMBER)
     a = x  # of a plain row nobody asks
     if SOFT or EPSILON != 0:
         a = _weights(
-            x, target, class_weight, place, column, own, inside, classes,
-            EPSILON, SOFT, WEIGHTED, NUMBER,
+            x, target, class_weight, place, column, own, inside, rows, classes,
+            EPSILON, SOFT, WEIGHTED, NUMBER, ROWS, COLUMNS, FEW, AXIS,
         )  # fmt: skip
     return column, place, x, a
 
 
 @triton.jit
-def _added(x, a, top, rest, ties, total, inner, PLAIN: tl.constexpr, FIRST: tl.constexpr):
+def _added(
+    x, a, top, rest, ties, total, inner,
+    PLAIN: tl.constexpr, FIRST: tl.constexpr, AXIS: tl.constexpr,
+):  # fmt: skip
     """Add a tile: return the largest logit so far and, relative to it, what is added up."""
     # Whether NaN is a maximum or not, it reaches the sums by its own exponential.
-    highest = tl.max(x, axis=1)
+    highest = tl.max(x, axis=AXIS)
     if not FIRST:
         highest = tl.where(top > highest, top, highest)
         fall = _difference(top, highest).to(rest.dtype)
@@ -129,13 +145,13 @@ def _added(x, a, top, rest, ties, total, inner, PLAIN: tl.constexpr, FIRST: tl.c
         ties = tl.where(moved, 0.0, ties)
         if not PLAIN:
             inner += _product(total, fall)
-    level = x == highest[:, None]
-    d = x - highest[:, None]
-    rest += tl.sum(tl.where(level, 0.0, _exp_of_negative(d)), axis=1).to(rest.dtype)
-    ties += tl.sum(tl.where(level, 1, 0), axis=1).to(rest.dtype)
+    level = x == tl.expand_dims(highest, AXIS)
+    d = x - tl.expand_dims(highest, AXIS)
+    rest += tl.sum(tl.where(level, 0.0, _exp_of_negative(d)), axis=AXIS).to(rest.dtype)
+    ties += tl.sum(tl.where(level, 1, 0), axis=AXIS).to(rest.dtype)
     if not PLAIN:
-        inner += tl.sum(_product(a, tl.where(level, 0.0, d)), axis=1).to(rest.dtype)
-        total += tl.sum(a, axis=1).to(rest.dtype)
+        inner += tl.sum(_product(a, tl.where(level, 0.0, d)), axis=AXIS).to(rest.dtype)
+        total += tl.sum(a, axis=AXIS).to(rest.dtype)
     return highest, rest, ties, total, inner
 
 
@@ -147,21 +163,27 @@ def _slope(e, a, total, others, inverse):
 
 @triton.jit
 def _write(
-    gradient, place, inside, x, a, column, own, top, others, inverse, total, each, at_own,
-    PLAIN: tl.constexpr,
+    gradient, place, inside, x, a, column, own, top, others, inverse, total, each, at_own, rows,
+    PLAIN: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, FEW: tl.constexpr,
+    AXIS: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of a tile. ``each``: of a plain row, its factor times total / (1 + S)."""
-    e = _exp_of_negative(_difference(x, top[:, None]))
+    e = _exp_of_negative(_difference(x, tl.expand_dims(top, AXIS)))
+    each = tl.expand_dims(each, AXIS)
     if PLAIN:
-        slope = tl.where(column[None, :] == own[:, None], at_own[:, None], each[:, None] * e)
+        is_own = tl.expand_dims(column, 1 - AXIS) == tl.expand_dims(own, AXIS)
+        slope = tl.where(is_own, tl.expand_dims(at_own, AXIS), each * e)
     else:
-        slope = each[:, None] * _slope(
-            e, a, total[:, None], others[:, None], inverse[:, None]
-        )  # fmt: skip
+        total, others = tl.expand_dims(total, AXIS), tl.expand_dims(others, AXIS)
+        slope = each * _slope(e, a, total, others, tl.expand_dims(inverse, AXIS))
     if gradient.dtype.element_ty == tl.int16:
-        tl.store(gradient + place, bfloat16_of(slope), mask=inside)
+        slope = bfloat16_of(slope)
     else:
-        tl.store(gradient + place, slope.to(gradient.dtype.element_ty), mask=inside)
+        slope = slope.to(gradient.dtype.element_ty)
+    if FEW:
+        store(gradient, slope, rows, FEW, ROWS, COLUMNS)
+    else:
+        tl.store(gradient + place, slope, mask=inside)
 
 
 @triton.jit
@@ -169,9 +191,10 @@ def _rows(
     scores, target, class_weight, factor, losses, gradient, scale, arrived, rows, classes, ignored,
     EPSILON: tl.constexpr, SOFT: tl.constexpr, WEIGHTED: tl.constexpr, FACTORED: tl.constexpr,
     SLOPES: tl.constexpr, AGAIN: tl.constexpr, NUMBER: tl.constexpr, ONE: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, FEW: tl.constexpr,
 ):  # fmt: skip
     PLAIN: tl.constexpr = not SOFT and EPSILON == 0
+    AXIS: tl.constexpr = 0 if FEW else 1  # of the classes in a tile
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     real = row < rows
     if FACTORED:
@@ -182,8 +205,8 @@ def _rows(
     if not SOFT:
         own = tl.load(target + row, mask=real, other=0)
         times = tl.where(own == ignored, 0.0, times)
-    counts = times != 0  # of the others nothing is read
-    first = (row * classes)[:, None]
+    counts = times != 0  # of the others nothing is used
+    first = tl.expand_dims(row * classes, AXIS)
 
     top = tl.full((ROWS,), -float("inf"), NUMBER)
     if ONE:
@@ -200,18 +223,20 @@ def _rows(
             total = tl.load(class_weight + own, mask=counts, other=0.0).to(rest.dtype)
     if ONE:
         column, place, x, a = _tile(
-            scores, target, class_weight, 0, first, own, counts, classes,
-            EPSILON, SOFT, WEIGHTED, NUMBER, COLUMNS,
+            scores, target, class_weight, 0, first, own, counts, rows, classes,
+            EPSILON, SOFT, WEIGHTED, NUMBER, ROWS, COLUMNS, FEW, AXIS,
         )  # fmt: skip
-        top, rest, ties, total, inner = _added(x, a, top, rest, ties, total, inner, PLAIN, True)
+        top, rest, ties, total, inner = _added(
+            x, a, top, rest, ties, total, inner, PLAIN, True, AXIS
+        )  # fmt: skip
     else:
         for start in range(0, classes, COLUMNS):
             _, _, x, a = _tile(
-                scores, target, class_weight, start, first, own, counts, classes,
-                EPSILON, SOFT, WEIGHTED, NUMBER, COLUMNS,
+                scores, target, class_weight, start, first, own, counts, rows, classes,
+                EPSILON, SOFT, WEIGHTED, NUMBER, ROWS, COLUMNS, FEW, AXIS,
             )  # fmt: skip
             top, rest, ties, total, inner = _added(
-                x, a, top, rest, ties, total, inner, PLAIN, False
+                x, a, top, rest, ties, total, inner, PLAIN, False, AXIS
             )  # fmt: skip
 
     ties = tl.where(top == -float("inf"), 1.0 * classes, ties)  # without what fills up the tile
@@ -234,21 +259,23 @@ def _rows(
             at_own = each * _slope(e_own, total, total, others, inverse)
             each = each * (total * inverse)
         if ONE:
-            inside = (column < classes)[None, :] & real[:, None]
+            inside = tl.expand_dims(column < classes, 1 - AXIS) & tl.expand_dims(real, AXIS)
             _write(
                 gradient, place, inside, x, a, column, own,
-                top, others, inverse, total, each, at_own, PLAIN,
+                top, others, inverse, total, each, at_own, rows,
+                PLAIN, ROWS, COLUMNS, FEW, AXIS,
             )  # fmt: skip
         else:
             for start in range(0, classes, COLUMNS):
                 column, place, x, a = _tile(
-                    scores, target, class_weight, start, first, own, counts, classes,
-                    EPSILON, SOFT, WEIGHTED, NUMBER, COLUMNS,
+                    scores, target, class_weight, start, first, own, counts, rows, classes,
+                    EPSILON, SOFT, WEIGHTED, NUMBER, ROWS, COLUMNS, FEW, AXIS,
                 )  # fmt: skip
-                inside = (column < classes)[None, :] & real[:, None]
+                inside = tl.expand_dims(column < classes, 1 - AXIS) & tl.expand_dims(real, AXIS)
                 _write(
                     gradient, place, inside, x, a, column, own,
-                    top, others, inverse, total, each, at_own, PLAIN,
+                    top, others, inverse, total, each, at_own, rows,
+                    PLAIN, ROWS, COLUMNS, FEW, AXIS,
                 )  # fmt: skip
 
 
@@ -257,7 +284,7 @@ def kernel(
     scores, target, class_weight, factor, losses, gradient, scale, arrived, rows, classes, ignored,
     EPSILON: tl.constexpr, SOFT: tl.constexpr, WEIGHTED: tl.constexpr, FACTORED: tl.constexpr,
     SLOPES: tl.constexpr, AGAIN: tl.constexpr, NUMBER: tl.constexpr, ONE: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, FEW: tl.constexpr,
 ):  # fmt: skip
     """Do the rows of a program; ``AGAIN``: only if something else than 1 has arrived."""
     wanted = True
@@ -266,5 +293,5 @@ def kernel(
     if wanted:
         _rows(
             scores, target, class_weight, factor, losses, gradient, scale, arrived, rows, classes, ignored,
-            EPSILON, SOFT, WEIGHTED, FACTORED, SLOPES, AGAIN, NUMBER, ONE, ROWS, COLUMNS,
+            EPSILON, SOFT, WEIGHTED, FACTORED, SLOPES, AGAIN, NUMBER, ONE, ROWS, COLUMNS, FEW,
         )  # fmt: skip

@@ -132,5 +132,6 @@ LOSSES: dict[str, Peer] = {
     "asymmetric": Peer(_asymmetric, _labels),
     "kl_divergence": Peer(_kl_divergence, _numbers),
     "cross_entropy": Peer(F.cross_entropy, _classes, tuple(ROWS)),
+    "multi_margin": Peer(F.multi_margin_loss, _classes, tuple(ROWS)),
 }
 """The losses that are timed, by their name in `ravine.losses`."""

@@ -59,11 +59,11 @@ def _exp_of_negative(d):
 
 @triton.jit
 def _weights(
-    x, target, by_class, place, column, own, inside, rows, classes,
+    x, target, by_class, place, column, own, inside, classes,
     EPSILON: tl.constexpr, SOFT: tl.constexpr, WEIGHTED: tl.constexpr, NUMBER: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, FEW: tl.constexpr, AXIS: tl.constexpr,
+    AXIS: tl.constexpr = 1, FEW: tl.constexpr = 0, rows=0,
 ):  # fmt: skip
-    """Return the weight of each class of a tile in its row."""
+    """Return the weight of each class of a tile in its row; ``AXIS``: of the classes."""
     share = (tl.full((), EPSILON, tl.float64) / classes).to(NUMBER)
     kept = (1.0 - tl.full((), EPSILON, tl.float64)).to(NUMBER)
     one = tl.full((), 1.0, NUMBER)
@@ -72,7 +72,7 @@ def _weights(
         one = tl.expand_dims(one, 1 - AXIS)
     if SOFT:
         if FEW:
-            a = tl.where(inside, loaded(target, rows, FEW, ROWS, COLUMNS), 0.0)
+            a = tl.where(inside, loaded(target, rows, FEW, x.shape[1], x.shape[0]), 0.0)
         else:
             a = tl.load(target + place, mask=inside, other=0.0)
         a = one * (kept * a)
@@ -102,8 +102,8 @@ def _tile(
     a = x  # of a plain row nobody asks
     if SOFT or EPSILON != 0:
         a = _weights(
-            x, target, by_class, place, column, own, inside, rows, classes,
-            EPSILON, SOFT, WEIGHTED, NUMBER, ROWS, COLUMNS, FEW, AXIS,
+            x, target, by_class, place, column, own, inside, classes,
+            EPSILON, SOFT, WEIGHTED, NUMBER, AXIS, FEW, rows,
         )  # fmt: skip
     return column, place, x, a
 
@@ -111,7 +111,7 @@ def _tile(
 @triton.jit
 def _added(
     x, a, top, rest, ties, total, inner,
-    PLAIN: tl.constexpr, FIRST: tl.constexpr, AXIS: tl.constexpr,
+    PLAIN: tl.constexpr, FIRST: tl.constexpr, AXIS: tl.constexpr = 1,
 ):  # fmt: skip
     """Add a tile: return the largest logit so far and, relative to it, what is added up."""
     # Whether NaN is a maximum or not, it reaches the sums by its own exponential.
@@ -143,8 +143,7 @@ def _slope(e, a, total, others, inverse):
 @triton.jit
 def _write(
     gradient, place, inside, x, a, column, own, top, others, inverse, total, each, at_own, rows,
-    PLAIN: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, FEW: tl.constexpr,
-    AXIS: tl.constexpr,
+    PLAIN: tl.constexpr, FEW: tl.constexpr, AXIS: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of a tile. ``each``: of a plain row, its factor times total / (1 + S)."""
     e = _exp_of_negative(difference(x, tl.expand_dims(top, AXIS)))
@@ -156,7 +155,7 @@ def _write(
         total, others = tl.expand_dims(total, AXIS), tl.expand_dims(others, AXIS)
         slope = each * _slope(e, a, total, others, tl.expand_dims(inverse, AXIS))
     if FEW:
-        store(gradient, stored_as(gradient, slope), rows, FEW, ROWS, COLUMNS)
+        store(gradient, stored_as(gradient, slope), rows, FEW)
     else:
         write_slopes(gradient, place, slope, inside)
 
@@ -238,7 +237,7 @@ def _rows(
             _write(
                 gradient, place, inside, x, a, column, own,
                 top, others, inverse, total, each, at_own, rows,
-                PLAIN, ROWS, COLUMNS, FEW, AXIS,
+                PLAIN, FEW, AXIS,
             )  # fmt: skip
         else:
             for start in range(0, classes, COLUMNS):
@@ -250,7 +249,7 @@ def _rows(
                 _write(
                     gradient, place, inside, x, a, column, own,
                     top, others, inverse, total, each, at_own, rows,
-                    PLAIN, ROWS, COLUMNS, FEW, AXIS,
+                    PLAIN, FEW, AXIS,
                 )  # fmt: skip
 
 

@@ -28,8 +28,10 @@ def loaded(source, rows, FEW: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.cons
 
 
 @triton.jit
-def store(destination, x, rows, FEW: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Write the first ``FEW`` columns of a tile (COLUMNS, ROWS) as the program's rows."""
+def store(destination, x, rows, FEW: tl.constexpr):
+    """Write the first ``FEW`` columns of a tile (columns, rows) as the program's rows."""
+    COLUMNS: tl.constexpr = x.shape[0]
+    ROWS: tl.constexpr = x.shape[1]
     near = tl.arange(0, ROWS * COLUMNS)
     first = tl.program_id(0).to(tl.int64) * ROWS
     destination += first * FEW + near

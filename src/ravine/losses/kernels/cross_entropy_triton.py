@@ -31,7 +31,7 @@ LN2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def _exp_of_negative(d):
+def exp_of_negative(d):
     """Return exp(d) for d <= 0, or NaN: a third of the instructions of the engine's exp.
 
     The hardware's power of two is good to 2^-22, but not its argument: that is corrected afterwards.
@@ -48,7 +48,7 @@ def _exp_of_negative(d):
 
 
 @triton.jit
-def _difference(x, top):
+def difference(x, top):
     """Equal ones differ by 0, infinite ones too."""
     return tl.where(x == top, 0.0, x - top)
 
@@ -77,7 +77,7 @@ def _logits(scores, place, inside, NUMBER: tl.constexpr):
 
 
 @triton.jit
-def _weights(
+def weights_of(
     x, target, class_weight, place, column, own, inside, classes,
     EPSILON: tl.constexpr, SOFT: tl.constexpr, WEIGHTED: tl.constexpr, NUMBER: tl.constexpr,
 ):  # fmt: skip
@@ -109,7 +109,7 @@ def _tile(
     x = _logits(scores, place, inside, NUMBER)
     a = x  # of a plain row nobody asks
     if SOFT or EPSILON != 0:
-        a = _weights(
+        a = weights_of(
             x, target, class_weight, place, column, own, inside, classes,
             EPSILON, SOFT, WEIGHTED, NUMBER,
         )  # fmt: skip
@@ -117,13 +117,13 @@ def _tile(
 
 
 @triton.jit
-def _added(x, a, top, rest, ties, total, inner, PLAIN: tl.constexpr, FIRST: tl.constexpr):
+def added(x, a, top, rest, ties, total, inner, PLAIN: tl.constexpr, FIRST: tl.constexpr):
     """Add a tile: return the largest logit so far and, relative to it, what is added up."""
     # Whether NaN is a maximum or not, it reaches the sums by its own exponential.
     highest = tl.max(x, axis=1)
     if not FIRST:
         highest = tl.where(top > highest, top, highest)
-        fall = _difference(top, highest).to(rest.dtype)
+        fall = difference(top, highest).to(rest.dtype)
         moved = fall < 0
         rest = (rest + tl.where(moved, ties, 0.0)) * tl.exp(fall)
         ties = tl.where(moved, 0.0, ties)
@@ -131,7 +131,7 @@ def _added(x, a, top, rest, ties, total, inner, PLAIN: tl.constexpr, FIRST: tl.c
             inner += _product(total, fall)
     level = x == highest[:, None]
     d = x - highest[:, None]
-    rest += tl.sum(tl.where(level, 0.0, _exp_of_negative(d)), axis=1).to(rest.dtype)
+    rest += tl.sum(tl.where(level, 0.0, exp_of_negative(d)), axis=1).to(rest.dtype)
     ties += tl.sum(tl.where(level, 1, 0), axis=1).to(rest.dtype)
     if not PLAIN:
         inner += tl.sum(_product(a, tl.where(level, 0.0, d)), axis=1).to(rest.dtype)
@@ -140,7 +140,7 @@ def _added(x, a, top, rest, ties, total, inner, PLAIN: tl.constexpr, FIRST: tl.c
 
 
 @triton.jit
-def _slope(e, a, total, others, inverse):
+def slope_of(e, a, total, others, inverse):
     certain = (total - a) - total * (others * inverse)
     return tl.where((e == 1) & (others < 1), certain, total * (e * inverse) - a)
 
@@ -151,11 +151,11 @@ def _write(
     PLAIN: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of a tile. ``each``: of a plain row, its factor times total / (1 + S)."""
-    e = _exp_of_negative(_difference(x, top[:, None]))
+    e = exp_of_negative(difference(x, top[:, None]))
     if PLAIN:
         slope = tl.where(column[None, :] == own[:, None], at_own[:, None], each[:, None] * e)
     else:
-        slope = each[:, None] * _slope(
+        slope = each[:, None] * slope_of(
             e, a, total[:, None], others[:, None], inverse[:, None]
         )  # fmt: skip
     if gradient.dtype.element_ty == tl.int16:
@@ -203,21 +203,21 @@ def _rows(
             scores, target, class_weight, 0, first, own, counts, classes,
             EPSILON, SOFT, WEIGHTED, NUMBER, COLUMNS,
         )  # fmt: skip
-        top, rest, ties, total, inner = _added(x, a, top, rest, ties, total, inner, PLAIN, True)
+        top, rest, ties, total, inner = added(x, a, top, rest, ties, total, inner, PLAIN, True)
     else:
         for start in range(0, classes, COLUMNS):
             _, _, x, a = _tile(
                 scores, target, class_weight, start, first, own, counts, classes,
                 EPSILON, SOFT, WEIGHTED, NUMBER, COLUMNS,
             )  # fmt: skip
-            top, rest, ties, total, inner = _added(
+            top, rest, ties, total, inner = added(
                 x, a, top, rest, ties, total, inner, PLAIN, False
             )  # fmt: skip
 
     ties = tl.where(top == -float("inf"), 1.0 * classes, ties)  # without what fills up the tile
     others = rest + (ties - 1.0)
     if PLAIN:
-        inner = _product(total, _difference(x_own, top).to(rest.dtype))
+        inner = _product(total, difference(x_own, top).to(rest.dtype))
     loss = times.to(rest.dtype) * (total * log1p(others) - inner)
     tl.store(losses + row, tl.where(counts, loss, 0.0).to(NUMBER), mask=real)
     if SLOPES:
@@ -230,8 +230,8 @@ def _rows(
         others, total = others.to(NUMBER), total.to(NUMBER)
         at_own = each
         if PLAIN:
-            e_own = _exp_of_negative(_difference(x_own, top))
-            at_own = each * _slope(e_own, total, total, others, inverse)
+            e_own = exp_of_negative(difference(x_own, top))
+            at_own = each * slope_of(e_own, total, total, others, inverse)
             each = each * (total * inverse)
         if ONE:
             inside = (column < classes)[None, :] & real[:, None]

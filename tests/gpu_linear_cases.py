@@ -14,7 +14,7 @@ from test_linear_classes import float32, some
 from ravine.engine import gpu
 from ravine.losses import (
     executors,
-    linear_classes,
+    linear_class_memory,
     linear_cross_entropy,
     linear_products,
     linear_seen,
@@ -38,7 +38,8 @@ OPTIONS = {
 @pytest.fixture(autouse=True)
 def in_chunks(monkeypatch):
     """Take CPU tensors of the interpreter for ones of a GPU; chunks of 8 classes."""
-    monkeypatch.setattr(linear_classes, "chunk_classes", lambda *_: 8)
+    monkeypatch.setattr(linear_class_memory, "MOST_BYTES", 0)
+    monkeypatch.setattr(linear_class_memory, "TILE", 8)
     if gpu.interpreted():
         monkeypatch.setattr(executors, "kind_of", lambda tensor: "gpu")
         monkeypatch.setattr(linear_products, "serve", lambda t: t.dtype in HALVES)

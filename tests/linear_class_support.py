@@ -9,21 +9,30 @@ import torch
 from linear_cases import WIDE, Case, oracle
 from torch import Tensor
 
-from ravine.losses import linear_classes, linear_products, linear_seen
+from ravine.losses import linear_class_memory, linear_products, linear_seen
 from ravine.losses.fused import HALVES
+
+
+def extent(t: Tensor) -> tuple[int, int]:
+    """Return the first address of a tensor and the one after its last."""
+    last = sum((n - 1) * step for n, step in zip(t.shape, t.stride(), strict=True))
+    return t.data_ptr(), t.data_ptr() + (last + 1) * t.itemsize
 
 
 def put(out: Tensor, left: Tensor, right: Tensor) -> None:
     """Overwrite a matrix with a product of half-precision ones, as `linear_products.put`."""
+    for given in (left, right):  # a GPU reads it while it writes
+        (first, last), (start, stop) = extent(out), extent(given)
+        assert last <= start or stop <= first
     assert left.dtype is right.dtype and left.dtype in HALVES and out.dtype is torch.float32
     out.copy_(left.float() @ right.float())
 
 
 def add(out: Tensor, left: Tensor, right: Tensor) -> None:
     """Add such a product."""
-    product = torch.empty_like(out)
-    put(product, left, right)
-    out.add_(product)
+    before = out.clone()
+    put(out, left, right)
+    out.add_(before)
 
 
 @pytest.fixture
@@ -41,7 +50,9 @@ def by_classes():
 def few_classes(by_classes):
     """Make a few rows of a few classes into many chunks and blocks."""
     with (
-        mock.patch.object(linear_classes, "chunk_classes", lambda rows, width, classes: 4),
+        mock.patch.object(linear_class_memory, "MOST_BYTES", 0),
+        mock.patch.object(linear_class_memory, "TILE", 4),
+        mock.patch.object(linear_class_memory, "LARGE", 8),
         mock.patch.object(linear_seen, "BLOCK", 14),
     ):
         yield

@@ -6,12 +6,15 @@ import weakref
 
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ravine.losses import linear_classes
 from ravine.losses.linear_chunks import Batch, Terms
-from ravine.losses.linear_classes import Head, arrived, gradients, results, visit
+from ravine.losses.linear_class_memory import MOST_BYTES, TILE, groups
+from ravine.losses.linear_classes import AT_ONCE, Head, arrived, gradients, results, visit
 from ravine.losses.linear_cross_entropy import ROWS
 
 
@@ -60,14 +63,14 @@ def besides(rows, width, classes, kept=None, soft=False, wanted=(True, True, Tru
         kept = torch.empty(kept, dtype=torch.int64, device="meta")
     values = {"class_weight": None, "label_smoothing": 0.0, "ignore_index": -100}
     terms = Terms(ROWS, values | options, None, 1e-4)
-    head = Head(hidden, weight, bias, Batch(target, None, kept), terms)
+    head = Head(hidden, weight, bias, Batch(target, None, kept), terms, wanted)
     with Bytes() as there:
         known = visit(head)
         shown = results(head, known)
         forwards, there.most, between = there.most, there.held, there.held
         assert sum(t.nbytes for t in shown) <= between < 100 * rows
         one = torch.empty((), dtype=torch.float64, device="meta")
-        found = gradients(head, known, *arrived(head, known, one, None), wanted)
+        found = gradients(head, known, *arrived(head, known, one, None))
         left = sum(t.nbytes for t in found if t is not None)
         assert there.held <= between + left + 100 * rows
     return forwards, there.most - left
@@ -104,27 +107,51 @@ def in_one_launch(monkeypatch):
 @pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}], ids=["plain", "smoothed"])
 def test_bytes_of_a_language_model(options):
     """8192 rows of width 2304 and 256000 classes: 1217 MB of gradients, 8389 MB of logits in float32."""
-    chunk, by_rows = 4 * 768 * 8192, 4 * 8192 * 2304
-    slack = 4 * MB  # a few numbers a row and a class
+    by_rows, own, slack = 4 * 8192 * 2304, 4 * 768 * (8192 + 2304), 4 * MB
     forwards, back = besides(8192, 2304, 256000, **options)
-    assert chunk < forwards < chunk + slack
-    part = 4 * 768 * 2304
-    assert back < max(by_rows, chunk + part + by_rows // 2) + slack
+    assert 0 < forwards - 4 * 4096 * 8192 < slack  # a few numbers a row and a class
+    assert forwards < 2 * 256000 * 2304 / 4
+    assert 0 < back - max(by_rows, own + by_rows // 2) < slack
     assert back < 80 * MB
     # 2000 of the rows are left out, the others copied: 28 MB, which are gone at the end.
     _, some = besides(8192, 2304, 256000, kept=6192, **options)
     copied, by_copied = 2 * 6192 * 2304, 4 * 6192 * 2304
-    parts = linear_classes.MOST_BYTES
-    assert (
-        some < max(by_copied + 2 * 4096 * 2304, copied + parts + by_copied - by_rows // 2) + slack
-    )
-    _, frozen = besides(8192, 2304, 256000, wanted=(True, False, False))
-    assert frozen < max(by_rows, chunk + by_rows // 2) + slack
-    _, alone = besides(8192, 2304, 256000, wanted=(False, True, False))
-    assert alone < chunk + part + slack
+    at_the_end = by_copied + 2 * AT_ONCE * 2304
+    assert some < max(at_the_end, copied + MOST_BYTES + by_copied - by_rows // 2) + slack
+    forwards, frozen = besides(8192, 2304, 256000, wanted=(True, False, False), **options)
+    own = 4 * 768 * 8192
+    assert forwards < own + slack and frozen < max(by_rows, own + by_rows // 2) + slack
+    _, alone = besides(8192, 2304, 256000, wanted=(False, True, False), **options)
+    assert alone < MOST_BYTES + slack
 
 
-def test_classes_in_a_chunk():
+@given(
+    rows=st.integers(1, 10**5),
+    width=st.integers(1, 8192),
+    classes=st.integers(1, 300_000),
+    lends=st.booleans(),
+)
+@example(8192, 2304, 256000, True)
+def test_chunks_are_all_classes_and_find_their_room(rows, width, classes, lends):
+    found = groups(rows, width, classes, lends)
+    assert [g.first for g in found] == [0, *(g.last for g in found[:-1])]
+    assert found[-1].last == classes and not found[-1].lent
+    for size, first, last, lent in found:
+        numbers = size * (rows + width)
+        assert first < last and (size % TILE == 0 or size == classes)
+        if lent:
+            assert lends and size > found[-1].size and last % size == 0
+            assert 4 * numbers <= 2 * (classes - last) * width
+            assert 4 * numbers <= 2 * classes * width / 4
+            assert 2 * last * width % 256 == 0  # where the lent memory begins
+        else:
+            assert 4 * numbers <= MOST_BYTES or size <= TILE
+
+
+def test_sizes_of_chunks():
     sizes = [(8192, 2304), (512, 512), (10**6, 64), (1, 1)]
-    found = [linear_classes.chunk_classes(*size, 256000) for size in sizes]
-    assert found == [768, 8192, 128, 256000]
+    assert [groups(*size, 256000, False)[0].size for size in sizes] == [768, 8192, 128, 256000]
+    assert groups(8192, 2304, 256000, True) == [
+        (4096, 0, 217088, True),
+        (768, 217088, 256000, False),
+    ]

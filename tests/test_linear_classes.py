@@ -15,6 +15,7 @@ from linear_class_support import assert_rounded, by_classes, exact, few_classes,
 
 from ravine.losses import (
     cross_entropy,
+    linear_classes,
     linear_cross_entropy,
     linear_products,
 )
@@ -83,6 +84,24 @@ def test_what_arrives_comes_before_the_rounding(kind, times, reduction):
     """The mean of 300 rows in float16: most slopes by logits are below what it holds well."""
     case = some(300, 40, 8, kind, reduction=reduction)
     compare(case, kind, times if reduction == "mean" else times / 300)
+
+
+@EACH
+def test_logits_may_lie_where_the_gradient_of_the_weight_will(kind, monkeypatch):
+    lent, memory = [], linear_classes.memory
+    monkeypatch.setattr(
+        linear_classes, "memory", lambda g, *rest: (lent.append(g.lent), memory(g, *rest))[1]
+    )
+    case = some(5, 203, 17, kind, z_loss=0.1, soft_cap=4.0)
+    case.target[3] = -100
+    whole = compare(case, kind)
+    assert lent == [True, True, False]  # forwards both groups of chunks share what the first has
+    frozen = [t.detach().requires_grad_(k != 1) for k, t in enumerate(whole)]
+    ours(case, *frozen).backward()
+    turned = whole[1].detach().t().contiguous().t().requires_grad_()
+    ours(case, whole[0].detach(), turned, whole[2].detach()).backward()
+    assert not any(lent[3:])  # frozen, or of another memory order
+    assert turned.grad.stride() == turned.stride()
 
 
 @EACH

@@ -45,7 +45,7 @@ def loss_of(
         both = chunked.apply(hidden, weight, bias, call)
         return both if call.with_lse else (both, None)
     if by_classes:
-        return visited(Head(hidden, weight, bias, call.batch, call.terms), call)[:2]
+        return visited(Head(hidden, weight, bias, call.batch, call.terms, call.wanted), call)[:2]
     losses, lse, _ = evaluate(hidden, weight, bias, call=call)
     return losses, lse
 
@@ -123,7 +123,7 @@ class ChunkedClasses(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, call: Call) -> Any:
-        head = Head(hidden, weight, bias, call.batch, call.terms)
+        head = Head(hidden, weight, bias, call.batch, call.terms, call.wanted)
         losses, lse, ctx.known = visited(head, call)
         ctx.save_for_backward(hidden, weight, bias)
         ctx.call = call
@@ -138,7 +138,7 @@ class ChunkedClasses(torch.autograd.Function):
         if _is_seen_through(grad, grad_lse):
             return (*_by_reference(inputs, call, grad, grad_lse), None)
         hidden, weight, bias = inputs
-        head = Head(hidden, weight, bias, call.batch, call.terms)
+        head = Head(hidden, weight, bias, call.batch, call.terms, call.wanted)
         losses = head.hidden.new_zeros((), dtype=torch.float64) if grad is None else grad.double()
         with torch.autocast(head.hidden.device.type, enabled=False):
             slopes = arrived(
@@ -147,7 +147,7 @@ class ChunkedClasses(torch.autograd.Function):
                 losses * call.scale if call.summed else losses,
                 None if grad_lse is None else grad_lse.double(),
             )
-            found = gradients(head, ctx.known, *slopes, call.wanted)
+            found = gradients(head, ctx.known, *slopes)
         return (*found, None)
 
 

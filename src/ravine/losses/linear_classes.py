@@ -14,9 +14,11 @@ need the largest logit and the sum over all classes.
 
 Bytes besides gradients and inputs, of ``rows`` that count, with C classes in a chunk: forwards
 4 C rows of logits, which their slopes overwrite on the way back; there also 4 C width for the part of the
-gradient of weight and 4 width rows for the gradient of hidden, both in float32. `chunk_classes` bounds
-the first two by `MOST_BYTES`. The third is there with half of its size again at the end, as the gradient
-of hidden, and then the first two are not. Where rows are left out, the others are copied, 2 width rows.
+gradient of weight and 4 width rows for the gradient of hidden, both in float32. The first two lie where the
+gradient of weight will be, or are 32 MiB at most (`linear_class_memory`). The third is there with half of
+its size again at the end, as the gradient of hidden, and then the first two are not. Where rows
+are left out, the others are copied, 2 width rows. Forwards the logits of a chunk have memory of their own,
+at most a quarter of the bytes of the gradient that comes later.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from torch import Tensor
 
 from ravine.losses import linear_products
 from ravine.losses.linear_chunks import Batch, Terms
+from ravine.losses.linear_class_memory import Group, groups, memory
 from ravine.losses.linear_seen import (
     Chunk,
     Known,
@@ -41,27 +44,11 @@ from ravine.losses.linear_seen import (
     turn,
 )
 
-MOST_BYTES = 1 << 25
-"""Bytes of the logits of a chunk, and of its part of the gradient of the weight.
-
-They stay in the cache of an H200, 50 MB, from one operation to the next. By reasoning, not measured.
-"""
-
-TILE = 128
-"""Classes of a chunk are a multiple of it: what a tensor core's product is cut into."""
-
 LARGEST = 2.0**14
 """The bound of the slopes that are rounded, a quarter of what float16 can hold."""
 
-
 AT_ONCE = 4096
 """Rows whose gradient is rounded at once, where it is to be put apart."""
-
-
-def chunk_classes(rows: int, width: int, classes: int) -> int:
-    """Return how many classes have their logits in memory at once."""
-    fit = MOST_BYTES // (4 * (rows + width)) // TILE * TILE
-    return min(max(fit, TILE), classes)
 
 
 @dataclass(frozen=True)
@@ -73,6 +60,8 @@ class Head:
     bias: Tensor | None
     batch: Batch
     terms: Terms
+    wanted: tuple[bool, bool, bool]
+    """Whether the gradient by hidden, weight and bias is, now or later."""
 
     def counted(self, tensor: Tensor) -> Tensor:
         """Return the rows of a tensor that count."""
@@ -89,20 +78,41 @@ class Head:
         """Return the classes of the rows that count, or None for probabilities."""
         return self.counted(self.batch.target) if self.batch.target.ndim == 1 else None
 
-    def chunks(self, rows: Tensor, target: Tensor | None) -> Iterator[tuple[Chunk, Tensor]]:
-        """Return each chunk, and where the slopes by its logits may be written."""
+    def chunks(
+        self, rows: Tensor, target: Tensor | None, by_weight: Tensor | None = None
+    ) -> Iterator[tuple[Chunk, Tensor, Tensor | None]]:
+        """Return each chunk, where the slopes by its logits may be written, and by its weights.
+
+        Args:
+            rows: those of hidden that count.
+            target: their classes, or None.
+            by_weight: the gradient of weight, where it is there to be filled in.
+        """
         classes = len(self.weight)
-        size = chunk_classes(len(rows), rows.shape[1], classes)
-        logits = rows.new_empty((len(rows), size), dtype=torch.float32)
-        slopes = logits.view(rows.dtype)  # rows of twice as many numbers
         bias = None if self.bias is None else self.bias.float()
         of_class = self.terms.options["class_weight"]
-        for start in range(0, classes if len(rows) else 0, size):
-            place = slice(start, min(start + size, classes))
-            x = logits[:, : place.stop - start]
-            linear_products.put(x, rows, self.weight[place].t())
-            aim = target if target is not None else self._probabilities(place)
-            yield Chunk(start, classes, x, aim, bias, of_class), slopes[:, : x.shape[1]]
+        space = None
+        for group in self.groups(len(rows)):
+            # Forwards that of the first chunks, which are the largest, serves all.
+            if space is None or by_weight is not None:
+                space = memory(group, rows, by_weight)
+            count = len(rows) * group.size
+            logits = space[:count].view(len(rows), group.size)
+            slopes = logits.view(rows.dtype)  # rows of twice as many numbers
+            part = None if by_weight is None else space[count:].view(group.size, rows.shape[1])
+            for start in range(group.first, group.last, group.size):
+                place = slice(start, min(start + group.size, group.last))
+                size = place.stop - start
+                linear_products.put(logits[:, :size], rows, self.weight[place].t())
+                aim = target if target is not None else self._probabilities(place)
+                chunk = Chunk(start, classes, logits[:, :size], aim, bias, of_class)
+                yield chunk, slopes[:, :size], None if part is None else part[:size]
+
+    def groups(self, rows: int) -> list[Group]:
+        """Return how the classes are cut into chunks, for so many rows that count."""
+        classes, width = self.weight.shape
+        lends = self.wanted[1] and self.weight.is_contiguous()
+        return groups(rows, width, classes, lends) if rows else []
 
     def _probabilities(self, place: slice) -> Tensor:
         found = self.counted(self.batch.target[:, place]).float()
@@ -113,7 +123,7 @@ def visit(head: Head) -> Known:
     """Return what is known of the rows that count, after a visit to all classes."""
     rows, target = head.counted(head.hidden), head.target()
     seen = nothing_seen(rows, target, head.terms)
-    for chunk, _ in head.chunks(rows, target):
+    for chunk, _, _ in head.chunks(rows, target):
         look(chunk, seen, head.terms)
     return finished(seen, is_plain(head.terms, target))
 
@@ -141,21 +151,15 @@ def arrived(head: Head, known: Known, losses: Tensor, lse: Tensor | None) -> tup
     return by_loss, by_lse if lse is None else by_lse + head.counted(lse)
 
 
-def gradients(
-    head: Head,
-    known: Known,
-    by_loss: Tensor,
-    by_lse: Tensor,
-    wanted: tuple[bool, bool, bool],
-) -> list[Tensor | None]:
+def gradients(head: Head, known: Known, by_loss: Tensor, by_lse: Tensor) -> list[Tensor | None]:
     """Return the gradients by hidden, weight and bias that are wanted, in their own type.
 
     Args:
         head: the call.
         known: what `visit` has returned.
         by_loss, by_lse: what `arrived` has returned.
-        wanted: whether the gradient by hidden, weight and bias is.
     """
+    wanted = head.wanted
     rows = head.counted(head.hidden)
     new = torch.empty_like if len(rows) else torch.zeros_like
     by_weight = new(head.weight) if wanted[1] else None
@@ -202,14 +206,12 @@ def _multiply(
 ) -> None:
     """Fill in the gradients by weight and bias; add up that by the rows, without ``unit``."""
     by_rows, by_weight, by_bias = gradients
-    for chunk, into in head.chunks(rows, head.target()):
+    for chunk, into, part in head.chunks(rows, head.target(), by_weight):
         turn(chunk, slopes, head.terms, into)
         if by_bias is not None:
             by_bias[chunk.place] = into.sum(0, dtype=torch.float32).mul_(unit)
         if by_rows is not None:
             linear_products.add(by_rows, into, head.weight[chunk.place])
-        if by_weight is not None:
-            part = rows.new_empty((into.shape[1], rows.shape[1]), dtype=torch.float32)
+        if by_weight is not None and part is not None:
             linear_products.put(part, into.t(), rows)
             by_weight[chunk.place] = part.mul_(unit)
-            del part  # before the next one is made

@@ -306,6 +306,9 @@ def test_kernels_of_the_linear_head_compile(name, slopes, switches, moves):
     if moves is not None:
         assert (found.count("ld"), found.count("st")) == moves
     assert not re.search(r"\.local|div\.full|div\.approx", ptx)
+    if name == "turn":  # a warp writes where another has read
+        before, _, after = ptx.rpartition("bar.sync")
+        assert "ld.global" in before and "st.global" not in before and "ld.global" not in after
 
 
 def test_the_look_at_targets_compiles():

@@ -90,6 +90,7 @@ def test_the_counter_counts():
     assert (there.held, there.most) == (0, 8000)
 
 
+@pytest.mark.slow
 def test_plain_operations_hold_less_than_a_twentieth_of_the_logits():
     forwards, back = besides(8192, 256, 32768)
     logits = 8192 * 32768 * 4

@@ -212,9 +212,12 @@ def test_ties_and_infinities_across_chunks():
     expected = cross_entropy(logits, target, label_smoothing=0.1)
     torch.testing.assert_close(smoothed.double(), expected, rtol=1e-6, atol=0)
     bias.fill_(-torch.inf)
-    bias[3] = torch.inf
+    bias[3] = bias[9] = torch.inf
+    bias.requires_grad_()
     same = linear_cross_entropy(hidden, weight, torch.tensor([3, 4]), bias, reduction="none")
-    assert same.tolist() == [0.0, math.inf]
+    same.sum().backward()
+    assert same.tolist() == [pytest.approx(math.log(2)), math.inf]
+    assert bias.grad.tolist() == [0, 0, 0, 0, -1, 0, 0, 0, 0, 1, 0]
 
 
 @pytest.mark.parametrize("wanted", list(itertools.product((False, True), repeat=3)), ids=str)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ravine.losses import linear_classes
+from ravine.losses import linear_classes, linear_products
 from ravine.losses.linear_chunks import Batch, Terms
 from ravine.losses.linear_class_memory import MOST_BYTES, TILE, groups
 from ravine.losses.linear_classes import AT_ONCE, Head, arrived, gradients, results, visit
@@ -77,6 +77,31 @@ def besides(rows, width, classes, kept=None, soft=False, wanted=(True, True, Tru
 
 
 MB = 1e6
+
+
+class Operations(TorchDispatchMode):
+    """Keeps the names of all operations."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, given=(), named=None):
+        self.names.append(str(function))
+        return function(*given, **(named or {}))
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16], ids=str)
+def test_products_are_of_half_precision_and_float32(kind):
+    """One row is added apart: torch takes it for a bias."""
+    left, right = (torch.empty(size, dtype=kind, device="meta") for size in ((3, 4), (4, 5)))
+    out = torch.empty(3, 9, device="meta")[:, :5]
+    with Operations() as seen:
+        linear_products.put(out, left, right)
+        linear_products.add(out, left, right)
+        linear_products.add(out[:1], left[:1], right)
+    names = [name for name in seen.names if "mm" in name]
+    assert names == ["aten.mm.dtype_out", "aten.addmm.dtype_out", "aten.mm.dtype"]
 
 
 def test_the_counter_counts():

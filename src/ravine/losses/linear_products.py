@@ -19,9 +19,9 @@ def serve(tensor: Tensor) -> bool:
 def _added_up(device: torch.device, dtype: torch.dtype) -> bool:
     # From torch 2.8 on a product may be float32, from 2.10 on what it is added to as well.
     with torch.autocast(device.type, enabled=False), torch.inference_mode(False):
-        one = torch.ones(1, 1, dtype=dtype, device=device)
+        square = torch.ones(2, 2, dtype=dtype, device=device)
         try:
-            add(one.float(), one, one)
+            add(square.float(), square, square)
         except (TypeError, RuntimeError):
             return False
     return True
@@ -34,4 +34,7 @@ def put(out: Tensor, left: Tensor, right: Tensor) -> None:
 
 def add(out: Tensor, left: Tensor, right: Tensor) -> None:
     """Add left times right to a float32 matrix."""
-    torch.addmm(out, left, right, out_dtype=torch.float32, out=out)
+    if len(out) == 1:  # which torch treats as a bias, and one of half precision in some versions
+        out += torch.mm(left, right, out_dtype=torch.float32)
+    else:
+        torch.addmm(out, left, right, out_dtype=torch.float32, out=out)

@@ -145,10 +145,11 @@ def test_a_confident_row_keeps_its_digits():
     for place in (0, 20):
         weight = torch.zeros(21, 1, dtype=torch.bfloat16, device=DEVICE)
         weight[place] = 17
-        hidden = torch.ones(1, 1, dtype=torch.bfloat16, device=DEVICE)
+        hidden = torch.ones(1, 1, dtype=torch.bfloat16, device=DEVICE, requires_grad=True)
         weight.requires_grad_()
         loss = linear_cross_entropy(hidden, weight, torch.tensor([place], device=DEVICE))
         loss.backward()
         want = math.log1p(20 * math.exp(-17))
         assert loss.item() == pytest.approx(want, rel=3e-7, abs=0)
         assert weight.grad[place].item() == pytest.approx(math.expm1(-want), rel=2**-8, abs=0)
+        assert hidden.grad.item() == pytest.approx(17 * math.expm1(-want), rel=2**-7, abs=0)

@@ -299,6 +299,57 @@ def test_hinge_compiles(classes, dtype, switches, moves, tmp_path):
     assert_nothing_is_spilled(compiled, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "slopes", "switches", "moves"),
+    [
+        ("look", None, {}, (2, 0)),  # 8 logits a thread
+        ("turn", "i16", {}, (2, 1)),
+        ("look", None, {"EPSILON": 0.1, "SOFT": True, "WEIGHTED": True, "BIASED": True}, None),
+        ("turn", "fp16", {"EPSILON": 0.1, "WEIGHTED": True, "CAPPED": True, "BIASED": True}, None),
+    ],
+)
+def test_kernels_of_the_linear_head_compile(name, slopes, switches, moves):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from ravine.losses.kernels import linear_classes_triton
+    from ravine.losses.kernels.row_launch import tile_of
+
+    kernel, tile = getattr(linear_classes_triton, name), tile_of(768, torch.float32)
+    constants = dict.fromkeys(["SOFT", "WEIGHTED", "BIASED", "CAPPED"], False)
+    constants |= {"EPSILON": 0.0, "ROWS": tile.rows, "COLUMNS": tile.columns, **switches}
+    wide = ["rests", "ties_of", "totals", "inners"] if name == "look" else []
+    types = dict.fromkeys(wide, "*fp64") | dict.fromkeys(constants, "constexpr")
+    types |= {
+        "slopes": f"*{slopes}",
+        "cap": "fp32",
+        "target": "*fp32" if constants["SOFT"] else "*i64",
+    }
+    numbers = ["rows", "width", "stride", "target_stride", "slopes_stride", "start", "classes"]
+    types |= dict.fromkeys(numbers, "i32")
+    names = kernel.arg_names
+    signature = {n: types.get(n, "*fp32") for n in names}
+    whole = [n for n in names if signature[n][0] == "*" or n.endswith(("width", "stride"))]
+    compiled = triton.compile(
+        ASTSource(
+            kernel,
+            signature,
+            constants,
+            {(names.index(n),): [["tt.divisibility", 16]] for n in whole},
+        ),
+        target=GPUTarget("cuda", 90, 32),
+        options={"num_warps": tile.warps, "enable_fp_fusion": True},
+    )
+    ptx = compiled.asm["ptx"]
+    found = [m[0] for m in re.findall(r"(ld|st)\.global\S*\.v(4\.b32|2\.b64)", ptx)]
+    if moves is not None:
+        assert (found.count("ld"), found.count("st")) == moves
+    assert not re.search(r"\.local|div\.full|div\.approx", ptx)
+    if name == "turn":  # a warp writes where another has read
+        before, _, after = ptx.rpartition("bar.sync")
+        assert "ld.global" in before and "st.global" not in before and "ld.global" not in after
+
+
 def test_the_look_at_targets_compiles():
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource

@@ -41,7 +41,7 @@ LN2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def _exp_of_negative(d):
+def exp_of_negative(d):
     """Return exp(d) for d <= 0, or NaN: a third of the instructions of the engine's exp.
 
     The hardware's power of two is good to 2^-22, but not its argument: that is corrected afterwards.
@@ -58,7 +58,7 @@ def _exp_of_negative(d):
 
 
 @triton.jit
-def _weights(
+def weights_of(
     x, target, by_class, place, column, own, inside, classes,
     EPSILON: tl.constexpr, SOFT: tl.constexpr, WEIGHTED: tl.constexpr, NUMBER: tl.constexpr,
     AXIS: tl.constexpr = 1, FEW: tl.constexpr = 0, rows=0,
@@ -101,7 +101,7 @@ def _tile(
         x = scores_at(scores, place, inside, NUMBER)
     a = x  # of a plain row nobody asks
     if SOFT or EPSILON != 0:
-        a = _weights(
+        a = weights_of(
             x, target, by_class, place, column, own, inside, classes,
             EPSILON, SOFT, WEIGHTED, NUMBER, AXIS, FEW, rows,
         )  # fmt: skip
@@ -109,7 +109,7 @@ def _tile(
 
 
 @triton.jit
-def _added(
+def added(
     x, a, top, rest, ties, total, inner,
     PLAIN: tl.constexpr, FIRST: tl.constexpr, AXIS: tl.constexpr = 1,
 ):  # fmt: skip
@@ -126,7 +126,7 @@ def _added(
             inner += product(total, fall)
     level = x == tl.expand_dims(highest, AXIS)
     d = x - tl.expand_dims(highest, AXIS)
-    rest += tl.sum(tl.where(level, 0.0, _exp_of_negative(d)), axis=AXIS).to(rest.dtype)
+    rest += tl.sum(tl.where(level, 0.0, exp_of_negative(d)), axis=AXIS).to(rest.dtype)
     ties += tl.sum(tl.where(level, 1, 0), axis=AXIS).to(rest.dtype)
     if not PLAIN:
         inner += tl.sum(product(a, tl.where(level, 0.0, d)), axis=AXIS).to(rest.dtype)
@@ -135,7 +135,7 @@ def _added(
 
 
 @triton.jit
-def _slope(e, a, total, others, inverse):
+def slope_of(e, a, total, others, inverse):
     certain = (total - a) - total * (others * inverse)
     return tl.where((e == 1) & (others < 1), certain, total * (e * inverse) - a)
 
@@ -146,14 +146,14 @@ def _write(
     PLAIN: tl.constexpr, FEW: tl.constexpr, AXIS: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of a tile. ``each``: of a plain row, its factor times total / (1 + S)."""
-    e = _exp_of_negative(difference(x, tl.expand_dims(top, AXIS)))
+    e = exp_of_negative(difference(x, tl.expand_dims(top, AXIS)))
     each = tl.expand_dims(each, AXIS)
     if PLAIN:
         is_own = tl.expand_dims(column, 1 - AXIS) == tl.expand_dims(own, AXIS)
         slope = tl.where(is_own, tl.expand_dims(at_own, AXIS), each * e)
     else:
         total, others = tl.expand_dims(total, AXIS), tl.expand_dims(others, AXIS)
-        slope = each * _slope(e, a, total, others, tl.expand_dims(inverse, AXIS))
+        slope = each * slope_of(e, a, total, others, tl.expand_dims(inverse, AXIS))
     if FEW:
         store(gradient, stored_as(gradient, slope), rows, FEW)
     else:
@@ -200,7 +200,7 @@ def _rows(
             scores, target, by_class, 0, first, own, counts, rows, classes,
             EPSILON, SOFT, WEIGHTED, NUMBER, ROWS, COLUMNS, FEW, AXIS,
         )  # fmt: skip
-        top, rest, ties, total, inner = _added(
+        top, rest, ties, total, inner = added(
             x, a, top, rest, ties, total, inner, PLAIN, True, AXIS
         )  # fmt: skip
     else:
@@ -209,7 +209,7 @@ def _rows(
                 scores, target, by_class, start, first, own, counts, rows, classes,
                 EPSILON, SOFT, WEIGHTED, NUMBER, ROWS, COLUMNS, FEW, AXIS,
             )  # fmt: skip
-            top, rest, ties, total, inner = _added(
+            top, rest, ties, total, inner = added(
                 x, a, top, rest, ties, total, inner, PLAIN, False, AXIS
             )  # fmt: skip
 
@@ -229,8 +229,8 @@ def _rows(
         others, total = others.to(NUMBER), total.to(NUMBER)
         at_own = each
         if PLAIN:
-            e_own = _exp_of_negative(difference(x_own, top))
-            at_own = each * _slope(e_own, total, total, others, inverse)
+            e_own = exp_of_negative(difference(x_own, top))
+            at_own = each * slope_of(e_own, total, total, others, inverse)
             each = each * (total * inverse)
         if ONE:
             inside = tl.expand_dims(column < classes, 1 - AXIS) & tl.expand_dims(real, AXIS)

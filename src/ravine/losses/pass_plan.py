@@ -136,7 +136,7 @@ def plan_for(
     if plan is None:
         plan = _made(kind, program, loss, given, wide, separate)
     held[key] = plan
-    if plan.launch.sizes[0] != size:
+    if of_size is None and plan.launch.sizes[0] != size:
         plan.launch.resize([size])
     while len(held) > 32:
         held.pop(next(iter(held)))

@@ -188,6 +188,22 @@ def test_totals_of_nothing_are_zero():
     assert made.totals() == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("sizes", [[(3000,), (5,), (0,), (1024,), (4000,)], [(5, 7), (2000, 3)]])
+def test_other_sizes_in_the_same_tables(sizes):
+    program = Program([Stage(Equation(squares), ("g",), ("total", "weighted"))])
+    g = torch.arange(5000, device=DEVICE, dtype=torch.float32).sqrt()
+    tensors = [{"g": g}] * len(sizes[0])
+    types, values = {"g": torch.float32}, [{"scale": 1.0}]
+    made = launch(program, types, tensors, values, totals=("total", "weighted"))
+    for now in sizes:
+        made.resize(now)
+        assert made.totals() == [0.0, 0.0]  # not those of before
+        made.run()
+        assert made.totals()[0] == pytest.approx(sum(n * (n - 1) / 2 for n in now), rel=1e-6)
+        each = made.tensor_totals()[0].tolist()
+        assert each == pytest.approx([n * (n - 1) / 2 for n in now], rel=1e-6)
+
+
 # --- tables --------------------------------------------------------------------------------------
 
 

@@ -128,7 +128,10 @@ def test_totals_compile(dtype):
 )
 def test_losses_compile(name, kind, options, weighted, monkeypatch):
     """As a reduced loss is: its value's sum, slopes in the input's type, the count of bad targets."""
-    made = SimpleNamespace(compiled=lambda *given: given, Launch=lambda given, *_, **__: given)
+    made = SimpleNamespace(
+        compiled=lambda *given: given,
+        Launch=lambda given, sizes, **_: SimpleNamespace(given=given, sizes=sizes),
+    )
     monkeypatch.setattr(pass_plan, "executor", lambda name: made)
     loss = getattr(losses, name)
     tensors = [torch.zeros(3, dtype=kind)] * (2 + len(loss.others) + weighted)
@@ -138,7 +141,7 @@ def test_losses_compile(name, kind, options, weighted, monkeypatch):
     plan = pass_plan.plan_for(
         "gpu", program.specialise(values), loss, tensors, torch.float32, separate=False
     )
-    one, types, totals = plan.launch
+    one, types, totals = plan.launch.given
     assert "value" in totals and ("arithmetic" in types) == loss.wide
     assert set(totals) - {"value"} == {f"outside_{name}" for name in plan_domains(loss)}
     assert "sm_90" in assembly(one, types, totals, block=NARROW)
@@ -199,14 +202,18 @@ def row_kernel(kernel, classes, dtype, **switches):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
+    from ravine.losses.kernels.cross_entropy_gpu import few_of, tile_for
     from ravine.losses.kernels.row_launch import tile_of
 
-    tile, double = tile_of(classes, dtype), dtype is torch.float64
+    names, double = kernel.arg_names, dtype is torch.float64
+    tile = (tile_for if "FEW" in names else tile_of)(classes, dtype)
     constants = {
         "WEIGHTED": False, "FACTORED": False, "SLOPES": True, "AGAIN": False,
         "NUMBER": tl.float64 if double else tl.float32,
         "ONE": classes <= tile.columns, "ROWS": tile.rows, "COLUMNS": tile.columns, **switches,
     }  # fmt: skip
+    if "FEW" in names:
+        constants["FEW"] = few_of(classes, dtype)
     number = "*fp64" if double else "*fp32"
     pointers = dict.fromkeys(["scores", "gradient"], f"*{STORED[dtype]}")
     pointers |= dict.fromkeys(["by_class", "factor", "losses"], number)
@@ -215,7 +222,6 @@ def row_kernel(kernel, classes, dtype, **switches):
         "scale": "*fp64",
         "arrived": "*fp32",
     }
-    names = kernel.arg_names
     signature = {**pointers, "rows": "i32", "classes": "i32"}
     if "ignored" in names:
         signature["ignored"] = "i32"
@@ -258,7 +264,9 @@ def assert_nothing_is_spilled(compiled, tmp_path):
         (32768, torch.float32, {}, (8, 4)),  # 16 logits a thread, read twice and written once
         (1024, torch.bfloat16, {"AGAIN": True, "FACTORED": True}, (1, 1)),  # 8, which stay
         (32768, torch.float64, {"EPSILON": 0.1, "SOFT": True, "WEIGHTED": True}, None),
-        (10, torch.float16, {}, (0, 0)),
+        (10, torch.float16, {}, (2, 2)),  # 16 a thread, wherever rows begin
+        (31, torch.bfloat16, {"EPSILON": 0.1, "SOFT": True, "WEIGHTED": True}, (4 + 8, 4)),
+        (15, torch.float64, {"FACTORED": True}, (8, 8)),
         (1, torch.float32, {"SLOPES": False}, (0, 0)),
     ],
 )
@@ -291,6 +299,57 @@ def test_hinge_compiles(classes, dtype, switches, moves, tmp_path):
     assert_nothing_is_spilled(compiled, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "slopes", "switches", "moves"),
+    [
+        ("look", None, {}, (2, 0)),  # 8 logits a thread
+        ("turn", "i16", {}, (2, 1)),
+        ("look", None, {"EPSILON": 0.1, "SOFT": True, "WEIGHTED": True, "BIASED": True}, None),
+        ("turn", "fp16", {"EPSILON": 0.1, "WEIGHTED": True, "CAPPED": True, "BIASED": True}, None),
+    ],
+)
+def test_kernels_of_the_linear_head_compile(name, slopes, switches, moves):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from ravine.losses.kernels import linear_classes_triton
+    from ravine.losses.kernels.row_launch import tile_of
+
+    kernel, tile = getattr(linear_classes_triton, name), tile_of(768, torch.float32)
+    constants = dict.fromkeys(["SOFT", "WEIGHTED", "BIASED", "CAPPED"], False)
+    constants |= {"EPSILON": 0.0, "ROWS": tile.rows, "COLUMNS": tile.columns, **switches}
+    wide = ["rests", "ties_of", "totals", "inners"] if name == "look" else []
+    types = dict.fromkeys(wide, "*fp64") | dict.fromkeys(constants, "constexpr")
+    types |= {
+        "slopes": f"*{slopes}",
+        "cap": "fp32",
+        "target": "*fp32" if constants["SOFT"] else "*i64",
+    }
+    numbers = ["rows", "width", "stride", "target_stride", "slopes_stride", "start", "classes"]
+    types |= dict.fromkeys(numbers, "i32")
+    names = kernel.arg_names
+    signature = {n: types.get(n, "*fp32") for n in names}
+    whole = [n for n in names if signature[n][0] == "*" or n.endswith(("width", "stride"))]
+    compiled = triton.compile(
+        ASTSource(
+            kernel,
+            signature,
+            constants,
+            {(names.index(n),): [["tt.divisibility", 16]] for n in whole},
+        ),
+        target=GPUTarget("cuda", 90, 32),
+        options={"num_warps": tile.warps, "enable_fp_fusion": True},
+    )
+    ptx = compiled.asm["ptx"]
+    found = [m[0] for m in re.findall(r"(ld|st)\.global\S*\.v(4\.b32|2\.b64)", ptx)]
+    if moves is not None:
+        assert (found.count("ld"), found.count("st")) == moves
+    assert not re.search(r"\.local|div\.full|div\.approx", ptx)
+    if name == "turn":  # a warp writes where another has read
+        before, _, after = ptx.rpartition("bar.sync")
+        assert "ld.global" in before and "st.global" not in before and "ld.global" not in after
+
+
 def test_the_look_at_targets_compiles():
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -307,3 +366,25 @@ def test_the_look_at_targets_compiles():
         target=GPUTarget("cuda", 90, 32),
         options={"num_warps": 8, "enable_fp_fusion": True},
     )
+
+
+@pytest.mark.parametrize("kind", ["fp32", "fp64"])
+def test_what_multiplies_slopes_moves_sixteen_bytes_at_a_time(kind):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from ravine.losses.kernels.times_gpu import BLOCK, kernel
+
+    signature = {"values": f"*{kind}", "number": "*fp32", "count": "i32", "share": "i32"}
+    source = ASTSource(
+        kernel,
+        {**signature, "BLOCK": "constexpr"},
+        {"BLOCK": BLOCK},
+        {(0,): [["tt.divisibility", 16]]},
+    )
+    compiled = triton.compile(
+        source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4, "enable_fp_fusion": True}
+    )
+    found = re.findall(r"(ld|st)\.global\S*\.v(?:4\.b32|2\.b64)", compiled.asm["ptx"])
+    each = BLOCK * (8 if kind == "fp64" else 4) // 128 // 16
+    assert (found.count("ld"), found.count("st")) == (each, each)

@@ -1,4 +1,4 @@
-"""What only a real GPU shows of elementwise losses; run by test_gpu.py in a process of its own."""
+"""What only a real GPU shows of losses; run by test_gpu.py in a process of its own."""
 
 from __future__ import annotations
 
@@ -181,6 +181,23 @@ def test_streams_in_turn(loss):
         torch.testing.assert_close(x.grad.cpu(), z.grad, rtol=2e-6, atol=1e-12)
 
 
+def test_sizes_in_turn_on_streams_in_turn():
+    """One plan serves them all: what a smaller batch leaves is none of a larger one's."""
+    streams = [torch.cuda.Stream(), torch.cuda.Stream()]
+    sizes = [1_000_000, 5, 3_000_000, 1024, 2_000_000, 7, 4_000_000, 1]
+    pairs = [pair(size) for size in sizes]
+    torch.cuda.synchronize()
+    found = []
+    for k, (x, y) in enumerate(pairs):
+        with torch.cuda.stream(streams[k % 2]):
+            found.append(losses.mse(x, y))
+            found[-1].backward()
+    torch.cuda.synchronize()
+    for (x, y), value in zip(pairs, found, strict=True):
+        torch.testing.assert_close(value.cpu(), exact(losses.mse, x, y), rtol=1e-6, atol=0)
+        torch.testing.assert_close(x.grad, 2 * (x.detach() - y) / len(y), rtol=2e-6, atol=1e-12)
+
+
 def test_every_device():
     for index in range(torch.cuda.device_count()):
         x, y = pair(device=f"cuda:{index}")
@@ -197,3 +214,36 @@ def test_tables_made_in_inference_mode_serve_outside_of_it():
     with torch.no_grad():
         for z in (x, x.clone()):  # another address: the tables are sent again
             assert torch.equal(losses.mae(z, y), inside.clone())
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16], ids=str)
+def test_the_head_in_half_precision_needs_little_besides_its_gradients(kind, no_waiting):
+    """The logits would be 1074 MB in float32."""
+    from ravine.losses.linear_class_memory import MOST_BYTES
+    from ravine.losses.linear_products import serve
+
+    rows, width, classes = 4096, 1024, 65536
+    hidden = leaf(torch.randn(rows, width, device="cuda", dtype=kind))
+    weight = leaf(torch.randn(classes, width, device="cuda", dtype=kind) * 0.03)
+    target = torch.randint(classes, (rows,), device="cuda")
+    assert serve(hidden)  # torch 2.10 or later
+    found = losses.linear_cross_entropy(hidden, weight, target)
+    found.backward()
+    first, hidden.grad, weight.grad = weight.grad, None, None
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    again = losses.linear_cross_entropy(hidden, weight, target)
+    no_waiting()
+    again.backward()
+    most = torch.cuda.max_memory_allocated() - before
+    assert torch.equal(found, again) and torch.equal(first, weight.grad)
+    assert most < hidden.nbytes + weight.nbytes + MOST_BYTES + 4 * rows * width + 4e6
+    some = slice(0, 64)
+    logits = hidden.detach()[some].double() @ weight.detach().double().T
+    want = torch.nn.functional.cross_entropy(logits, target[some], reduction="none")
+    torch.cuda.set_sync_debug_mode("default")
+    got = losses.linear_cross_entropy(
+        hidden.detach()[some], weight.detach(), target[some], reduction="none"
+    )
+    torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=0)

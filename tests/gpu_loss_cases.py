@@ -6,6 +6,7 @@ Under TRITON_INTERPRET=1 the tensors are on the CPU and taken for a GPU's: their
 from __future__ import annotations
 
 import math
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -17,8 +18,9 @@ from ulp_grid import exact_of, grid, ours, worst
 
 from ravine import losses
 from ravine.engine import gpu
+from ravine.engine.choice import Choice
 from ravine.errors import TargetError
-from ravine.losses import arguments, elementwise, fused, one_pass, pass_plan
+from ravine.losses import arguments, elementwise, executors, fused, one_pass, pass_plan
 from ravine.losses import reduction as reductions
 from ravine.losses.hinge import binary_hinge
 
@@ -36,7 +38,11 @@ LEFT_OUT = slice(20, 30)
 
 @pytest.fixture(autouse=True)
 def on_the_gpu_executor(monkeypatch):
-    monkeypatch.setattr(pass_plan, "executor", lambda name: gpu)
+    if not gpu.interpreted():
+        return
+    monkeypatch.setattr(one_pass, "_executors", {})
+    monkeypatch.setattr(one_pass, "choose", lambda *_: Choice("gpu", ""))
+    monkeypatch.setattr(executors, "kind_of", lambda tensor: "gpu")
     for module in (arguments, elementwise, fused, reductions):
         monkeypatch.setattr(module, "is_at_hand", lambda tensor: False)
 
@@ -202,6 +208,35 @@ def test_elements_outside_of_the_domain(row):
     loss_of(row, x, y, check="off")
 
 
+def test_one_plan_serves_all_sizes(monkeypatch):
+    """Pinned memory and events do not grow with the number of sizes, nor are they made anew."""
+    made = []
+    init = gpu._Tables.__init__
+
+    def noted(self, *given):
+        made.append(given)
+        init(self, *given)
+
+    monkeypatch.setattr(gpu._Tables, "__init__", noted)
+    monkeypatch.setattr(pass_plan, "_plans", threading.local())
+    largest = 0
+    for size in (7, SIZE, 1024, 5, 3 * SIZE, 1, *range(2000, 2040)):
+        x, y = torch.randn(2, size, device=DEVICE).unbind()
+        z = leaf(x)
+        found = losses.mse(z, y)
+        found.backward()
+        assert_close(found.detach(), ((x - y).double() ** 2).mean(), torch.float32)
+        assert_close(z.grad, 2 * (x - y) / size, torch.float32)
+        largest = max(largest, -(-size // gpu.BLOCK))
+    assert len(made) == 1
+    (plan,) = pass_plan._plans.gpu.values()
+    assert len(plan.launch._all_owners) == len(plan.launch._all_sums) == largest
+    for size in (0, 3):  # nothing is left of what was there before
+        x = torch.ones(size, device=DEVICE)
+        assert losses.mse(x, 0 * x, reduction="sum").item() == size
+    assert len(made) == 2  # without slopes: another program
+
+
 # --- waiting -------------------------------------------------------------------------------------
 
 
@@ -232,6 +267,60 @@ def test_the_host_waits_for_nothing_but_a_domain(name, kind, reads):
     reads.count = 0
     loss(z, y, *other).backward()
     assert reads.count == (1 if formula(row).domains else 0)
+
+
+@pytest.fixture
+def times_gpu():
+    pytest.importorskip("triton")
+    from ravine.losses.kernels import times_gpu
+
+    return times_gpu
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_tensor_is_multiplied_by_a_number_that_is_not_1(dtype, times_gpu, monkeypatch):
+    for size, programs in ((0, 4), (1, 4), (1023, 4), (1024, 4), (5000, 2), (5000, 4)):
+        monkeypatch.setattr(times_gpu, "PROGRAMS", programs)
+        memory = torch.full((size + 2,), 7.0, dtype=dtype, device=DEVICE)
+        for number in (2.5, -0.0, math.nan):
+            x = torch.randn(size, dtype=dtype, device=DEVICE)
+            x[: len(HARD)] = torch.tensor(HARD)[:size]
+            memory[1:-1] = x
+            times_gpu.multiply(memory[1:-1], torch.full((), number, device=DEVICE))
+            want = x * number
+            assert torch.equal(memory[1:-1].isnan(), want.isnan())
+            assert torch.equal(memory[1:-1].nan_to_num(0), want.nan_to_num(0))
+            assert memory[0] == memory[-1] == 7
+
+
+def test_nothing_is_written_where_the_number_is_1(times_gpu):
+    bits = torch.full((40,), 0x7FA00000, dtype=torch.int32, device=DEVICE)
+    x = bits.clone().view(torch.float32)  # a NaN that no operation lets pass as it is
+    times_gpu.multiply(x, torch.ones((), device=DEVICE))
+    assert torch.equal(x.view(torch.int32), bits)
+    times_gpu.multiply(x, torch.full((), 2.0, device=DEVICE))
+    assert not torch.equal(x.view(torch.int32), bits)
+
+
+def test_what_arrives_multiplies_the_slopes_once(times_gpu, monkeypatch):
+    multiplied = []
+    multiply = times_gpu.multiply
+    monkeypatch.setattr(
+        times_gpu, "multiply", lambda *given: (multiplied.append(given), multiply(*given))
+    )
+    y = torch.randn(30, 50, device=DEVICE)
+    for x in (torch.randn(30, 50, device=DEVICE), torch.randn(50, 30, device=DEVICE).t()):
+        found = {}
+        for arriving in (1.0, 3.0):
+            z = leaf(x)
+            losses.mse(z, y).backward(torch.full((), arriving, device=DEVICE))
+            found[arriving] = z.grad
+        assert torch.equal(found[3.0], found[1.0] * 3)
+        torch.testing.assert_close(found[1.0], 2 * (x - y) / 1500)
+    assert len(multiplied) == 4
+    z = leaf(x)
+    losses.mse(z, y, reduction="none").backward(y)  # a number for each
+    assert torch.equal(z.grad, 2 * (x - y) * y) and len(multiplied) == 4
 
 
 # --- autograd's other ways -----------------------------------------------------------------------

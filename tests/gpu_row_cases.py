@@ -19,7 +19,7 @@ from gpu_row_support import (
 from gpu_support import DEVICE
 
 from ravine.losses import executors
-from ravine.losses.kernels import row_launch
+from ravine.losses.kernels import cross_entropy_gpu, row_launch
 
 assert on_the_gpu
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in.*:RuntimeWarning")
@@ -128,3 +128,21 @@ def test_hard_rows_as_on_the_cpu(classes, columns, dtype, monkeypatch):
         assert_near(got[0].cpu(), want[0], torch.float32)
         for one, other in zip(got[1].cpu(), want[1], strict=True):
             assert_near(one, other, dtype)
+
+
+@pytest.mark.parametrize("rows", [1, 127, 128, 129, 300])
+@pytest.mark.parametrize("classes", [1, 7, 16, 31, 33])
+def test_every_row_of_few_classes_is_done_and_no_memory_beyond(rows, classes):
+    memory = torch.full((2, rows * classes + 64), 7.0, device=DEVICE)
+    x, slopes = (m[32:-32].view(rows, classes) for m in memory)
+    x.copy_(numbers(rows, classes))
+    target = classes_of(rows, classes)
+    losses = cross_entropy_gpu.rows_loss_and_gradient(x, target, gradient=slopes)
+    logs = x.double().log_softmax(1)
+    own = torch.nn.functional.one_hot(target, classes)
+    torch.testing.assert_close(losses.double(), -(logs * own).sum(1), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(slopes.double(), logs.exp() - own, rtol=1e-5, atol=1e-6)
+    assert (memory[:, :32] == 7).all() and (memory[:, -32:] == 7).all()
+    apart = slopes.clone()
+    cross_entropy_gpu.rows_loss_and_gradient(x, target, gradient=x)  # where the logits are
+    assert torch.equal(x, apart) and (memory[:, -32:] == 7).all()

@@ -38,6 +38,14 @@ def test_rows_left_out_have_no_influence_whatever_they_hold(columns, monkeypatch
     assert_near(got[0], want[0], torch.float32)
     assert_near(got[1][[0, 3]], want[1], torch.float32)
     assert not got[1][[1, 2, 4]].any()
+    chances = numbers(5, 4, seed=5).softmax(1)
+    want = exact(x[[0, 3]], chances[[0, 3]])
+    weight[[1, 2, 4]] = 0
+    chances[[1, 2, 4]] = NAN
+    got = value_and_gradient(x, chances, weight=weight, label_smoothing=0.0)
+    assert_near(got[0], want[0], torch.float32)
+    assert_near(got[1][[0, 3]], want[1], torch.float32)
+    assert not got[1][[1, 2, 4]].any()
     nothing = value_and_gradient(x, torch.full_like(target, -100))
     assert nothing[0] == 0 and not nothing[1].any()
 

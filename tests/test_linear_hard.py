@@ -17,7 +17,14 @@ from ravine.errors import (
     TargetError,
     UnknownOptionError,
 )
-from ravine.losses import LinearCrossEntropy, cross_entropy, linear_chunks, linear_cross_entropy
+from ravine.losses import (
+    LinearCrossEntropy,
+    cross_entropy,
+    linear_autograd,
+    linear_chunks,
+    linear_cross_entropy,
+    linear_products,
+)
 
 H, W, T = torch.randn(6, 4), torch.randn(5, 4), torch.arange(6) % 5
 
@@ -106,6 +113,15 @@ def test_slope_of_p_near_1_in_bfloat16():
     linear_cross_entropy(hidden, weight, torch.tensor([0])).backward()
     p = torch.sigmoid(torch.tensor(-7.0, dtype=WIDE)).item()  # 1 - .99909
     assert weight.grad[0].item() == pytest.approx(-p, rel=2**-8)
+
+
+def test_half_precision_goes_in_chunks_of_rows_where_products_cannot_be_float32(monkeypatch):
+    for kind in (torch.float32, torch.bfloat16, torch.float16):
+        assert not linear_products.serve(H.to(kind))
+    assert not linear_products._added_up(H.device, torch.bfloat16)  # asks torch
+    monkeypatch.setattr(linear_autograd, "visit", None)
+    hidden, weight = leaves(H.bfloat16(), W.bfloat16())
+    linear_cross_entropy(hidden, weight, T).backward()
 
 
 def test_bias_of_minus_infinity_rules_a_class_out():

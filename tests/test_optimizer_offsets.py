@@ -34,7 +34,8 @@ def launch_of(sizes):
 
 @pytest.mark.parametrize("selected", [range(5), [1, 4], [2], [0, 3]], ids=str)
 def test_the_chunks_cover_every_element_once(selected):
-    launch = launch_of(SIZES)
+    launch = launch_of([3, 0, 1, 2, 4])
+    launch.resize(SIZES)
     launch.select(selected)
     assert launch.elements == sum(SIZES[k] for k in selected)
     reached = dict.fromkeys(selected, 0)

@@ -121,8 +121,14 @@ class Launch(launch.Launch):
             device = torch.device("cuda", torch.cuda.current_device())
         self._device = device
         self._tables = _Tables(len(self.sizes), arrays + RECORD_TAIL, rows * slots, device)
-        self._tables.records[:, arrays + 2] = self.sizes
-        self.select(range(len(self.sizes)))
+        self._all_owners: torch.Tensor | None = None  # with room for more blocks than there are now
+        self._all_sums: torch.Tensor | None = None
+        self._only: int | None = None  # the owner of all blocks in that room
+        self.resize(sizes)
+
+    def resize(self, sizes: Sequence[int]) -> None:
+        self._tables.records[:, self._arrays + 2] = sizes
+        super().resize(sizes)
 
     def _divide(self, tensors: Sequence[int]) -> None:
         chosen = list(tensors)
@@ -167,7 +173,7 @@ class Launch(launch.Launch):
         if self._blocks == 0:
             return
         with self._on_device():
-            self._tables.enter(self._owners, self._sums)
+            self._enter()
             if self._owners is None:
                 self._own()
             records, scalars = self._tables.send()
@@ -189,14 +195,14 @@ class Launch(launch.Launch):
         if self._sums is None:
             return [0.0] * self._totals
         with self._on_device():
-            self._tables.enter(self._owners, self._sums)
+            self._enter()
             return self._sums.sum(0).tolist()
 
     def total(self, total: int, scale: float | torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         if self._sums is None:
             return torch.zeros((), dtype=dtype, device=self._device)
         with self._on_device():
-            self._tables.enter(self._owners, self._sums)
+            self._enter()
             found = torch.empty((), dtype=dtype, device=self._device)
             # Multiplied in float64 and rounded where it is stored: one launch, not two.
             return torch.mul(self._sums[:, total].sum(), scale, out=found)
@@ -211,7 +217,7 @@ class Launch(launch.Launch):
         if self._sums is None:
             return found
         with self._on_device():
-            self._tables.enter(self._owners, self._sums, *self._several)
+            self._enter()
             if not self._several:
                 found[:, int(self._chosen[0])] = self._sums.sum(0)
                 return found
@@ -223,18 +229,27 @@ class Launch(launch.Launch):
 
     @torch.inference_mode(False)  # they are written to outside of it, too
     def _own(self) -> None:
-        """Make the table of the blocks' owners, and room for their totals."""
-        if len(self._chosen) == 1:  # as for a loss: no copy, which the host would wait for
-            owner, kind = int(self._chosen[0]), torch.int32
-            self._owners = torch.full((self._blocks,), owner, dtype=kind, device=self._device)
-        else:
+        """Make the table of the blocks' owners, and room for their totals, or use what there is."""
+        blocks, owners, sums = self._blocks, self._all_owners, self._all_sums
+        only = int(self._chosen[0]) if len(self._chosen) == 1 else None
+        if only is None:
             chosen = torch.from_numpy(self._chosen).to(self._device)
             counts = torch.from_numpy(self._counts).to(self._device)
             self._several = (chosen, counts)
-            self._owners = torch.repeat_interleave(chosen, counts, output_size=self._blocks)
+            owners = torch.repeat_interleave(chosen, counts, output_size=blocks)
+        elif owners is None or only != self._only or len(owners) < blocks:
+            # As for a loss: no copy, which the host would wait for.
+            owners = torch.full((blocks,), only, dtype=torch.int32, device=self._device)
+        self._only, self._all_owners, self._owners = only, owners, owners
         if self._totals:
-            shape = (self._blocks, self._totals)
-            self._sums = torch.zeros(shape, dtype=torch.float64, device=self._device)
+            if sums is None or len(sums) < blocks:
+                shape = (blocks, self._totals)
+                sums = torch.zeros(shape, dtype=torch.float64, device=self._device)
+            self._all_sums, self._sums = sums, sums[:blocks]
+
+    def _enter(self) -> None:
+        """Make the current stream wait for the last run, if that was on another one."""
+        self._tables.enter(self._all_owners, self._all_sums, *self._several)
 
     def _on_device(self) -> AbstractContextManager[object]:
         """Make the tensors' device the current one, where Triton launches."""

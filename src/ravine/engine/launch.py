@@ -33,6 +33,11 @@ class Launch(ABC):
         self._slots = slots
         self._totals = totals
 
+    def resize(self, sizes: Sequence[int]) -> None:
+        """Change how many elements the tensors have; all are selected then."""
+        self.sizes = list(sizes)
+        self.select(range(len(self.sizes)))
+
     def select(self, tensors: Sequence[int]) -> None:
         """Work on these tensors only, until the next selection."""
         self.elements = sum(self.sizes[tensor] for tensor in tensors)

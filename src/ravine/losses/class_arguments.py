@@ -58,7 +58,7 @@ def class_numbers(
     given = numbers
     if not isinstance(numbers, Tensor):
         given = torch.as_tensor(numbers, dtype=wide, device="cpu")
-    found = given.to(wide).contiguous()
+    found: Tensor = given.to(wide).contiguous()
     if found.shape != scores.shape[-1:]:
         raise ShapeError(
             f"{name}: {option} does not fit the classes",
@@ -67,14 +67,15 @@ def class_numbers(
         )
     if readable(found) and (checked or is_at_hand(given)):
         _check_numbers(name, called or option, given, found)
-    if found.device != scores.device:
-        capture.refuse(
-            f"{name}: {option} from elsewhere",
-            scores.device,
-            got="a list" if given is not numbers else f"a tensor on {given.device}",
-            expected=f"a tensor on {scores.device}",
-            do="make it one before the capture",
-        )
+    if found.device == scores.device:
+        return found
+    capture.refuse(
+        f"{name}: {option} from elsewhere",
+        scores.device,
+        got="a list" if given is not numbers else f"a tensor on {given.device}",
+        expected=f"a tensor on {scores.device}",
+        do="make it one before the capture",
+    )
     pinned = found.is_cpu and scores.is_cuda and readable(found) and not found.requires_grad
     if pinned:  # a copy from other memory would be waited for
         found = found.pin_memory()

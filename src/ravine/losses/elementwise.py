@@ -113,8 +113,8 @@ class ElementwiseLoss(Formula):
         if others or self.others:
             others = self._named(others, hyperparameters)
         values = self.settle(hyperparameters) if hyperparameters else self.hyperparameters
-        if checked and self._looks(weight, normalizer):
-            refuse_capture(name, input)
+        if checked and (self.domains or weight is not None or isinstance(normalizer, Tensor)):
+            refuse_capture(name, input)  # there is a value for the host to look at
         check_reduction(name, reduction, normalizer, checked)
         self._check_tensors(input, target, others)
         check_not_empty(name, input.numel(), reduction, normalizer)
@@ -161,10 +161,6 @@ class ElementwiseLoss(Formula):
         inputs = input, *others
         self.check_domain(inputs, target, weight, values)
         return self.elements(inputs, target, weight, values)[-1]
-
-    def _looks(self, weight: Tensor | None, normalizer: float | Tensor | None) -> bool:
-        """Whether there is a value for the host to check."""
-        return bool(self.domains) or weight is not None or isinstance(normalizer, Tensor)
 
     def _named(self, given: tuple[Tensor, ...], options: dict[str, Any]) -> tuple[Tensor, ...]:
         """Return the further tensors, given by position or taken out of the options."""

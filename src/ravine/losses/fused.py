@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ravine.losses import executors
 from ravine.losses.arguments import is_at_hand, is_batched
 from ravine.losses.one_pass import Call, value_and_gradient
 
@@ -67,7 +68,11 @@ class FusedLoss(torch.autograd.Function):
             if gradient is None:
                 found.append(None)
                 continue
-            if isinstance(factor, Tensor) or factor != 1:
+            if total and isinstance(factor, Tensor) and executors.kind_of(gradient) == "gpu":
+                from ravine.losses.kernels import times_gpu  # which imports Triton
+
+                times_gpu.multiply(gradient, factor)
+            elif isinstance(factor, Tensor) or factor != 1:
                 gradient.mul_(factor)
             found.append(gradient if gradient.dtype is one.dtype else gradient.to(one.dtype))
         return tuple(found)

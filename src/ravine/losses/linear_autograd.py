@@ -10,11 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ravine.losses import linear_products
 from ravine.losses.arguments import is_batched
 from ravine.losses.fused_rows import sum_of
 from ravine.losses.kernels.cross_entropy_cpu import number_type
 from ravine.losses.linear_chunks import Batch, Terms, sweep
+from ravine.losses.linear_classes import Head, arrived, gradients, results, visit
 from ravine.losses.linear_reference import reference
+from ravine.losses.linear_seen import Known
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,24 @@ class Call:
     summed: bool
     with_lse: bool
     wanted: tuple[bool, bool, bool]
+
+
+def loss_of(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, call: Call
+) -> tuple[Tensor, Tensor | None]:
+    """Return the loss, as one number or of each row, and logsumexp if it is asked for.
+
+    Half precision on a GPU goes in chunks of classes, all else in chunks of rows.
+    """
+    by_classes = linear_products.serve(hidden)
+    if any(call.wanted):
+        chunked = ChunkedClasses if by_classes else ChunkedRows
+        both = chunked.apply(hidden, weight, bias, call)
+        return both if call.with_lse else (both, None)
+    if by_classes:
+        return visited(Head(hidden, weight, bias, call.batch, call.terms, call.wanted), call)[:2]
+    losses, lse, _ = evaluate(hidden, weight, bias, call=call)
+    return losses, lse
 
 
 def evaluate(
@@ -70,9 +91,7 @@ class ChunkedRows(torch.autograd.Function):
         inputs = ctx.saved_tensors
         if grad is None and grad_lse is None:
             return None, None, None, None
-        if torch.is_grad_enabled() or any(
-            g is not None and is_batched(g) for g in (grad, grad_lse)
-        ):
+        if _is_seen_through(grad, grad_lse):
             return (*_by_reference(inputs, call, grad, grad_lse), None)
         gradients, ctx.gradients = ctx.gradients, None
         if not call.summed or grad_lse is not None:
@@ -89,6 +108,52 @@ class ChunkedRows(torch.autograd.Function):
             for gradient, t in zip(gradients, inputs, strict=True)
         ]
         return (*found, None)
+
+
+def visited(head: Head, call: Call) -> tuple[Tensor, Tensor, Known]:
+    """Return the loss, logsumexp, and what the way back wants to know."""
+    with torch.autocast(head.hidden.device.type, enabled=False):
+        known = visit(head)
+        losses, lse = results(head, known)
+    return sum_of(losses, call.scale) if call.summed else losses, lse, known
+
+
+class ChunkedClasses(torch.autograd.Function):
+    """Loss forwards, gradients on the way back; from there on the reference."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, call: Call) -> Any:
+        head = Head(hidden, weight, bias, call.batch, call.terms, call.wanted)
+        losses, lse, ctx.known = visited(head, call)
+        ctx.save_for_backward(hidden, weight, bias)
+        ctx.call = call
+        ctx.set_materialize_grads(False)
+        return (losses, lse) if call.with_lse else losses
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, grad_lse: Tensor | None = None) -> Any:
+        call, inputs = ctx.call, ctx.saved_tensors
+        if grad is None and grad_lse is None:
+            return None, None, None, None
+        if _is_seen_through(grad, grad_lse):
+            return (*_by_reference(inputs, call, grad, grad_lse), None)
+        hidden, weight, bias = inputs
+        head = Head(hidden, weight, bias, call.batch, call.terms, call.wanted)
+        losses = head.hidden.new_zeros((), dtype=torch.float64) if grad is None else grad.double()
+        with torch.autocast(head.hidden.device.type, enabled=False):
+            slopes = arrived(
+                head,
+                ctx.known,
+                losses * call.scale if call.summed else losses,
+                None if grad_lse is None else grad_lse.double(),
+            )
+            found = gradients(head, ctx.known, *slopes)
+        return (*found, None)
+
+
+def _is_seen_through(*arriving: Tensor | None) -> bool:
+    """Whether this way back is itself going to be differentiated, or stands for many at once."""
+    return torch.is_grad_enabled() or any(g is not None and is_batched(g) for g in arriving)
 
 
 def _again(

@@ -26,7 +26,7 @@ from ravine.losses.cross_entropy import CrossEntropyRows
 from ravine.losses.fused_rows import without_strangers
 from ravine.losses.kernels.cross_entropy_cpu import number_type
 from ravine.losses.linear_arguments import check_head, check_head_target
-from ravine.losses.linear_autograd import Call, ChunkedRows, evaluate
+from ravine.losses.linear_autograd import Call, loss_of
 from ravine.losses.linear_chunks import Batch, Terms
 from ravine.losses.linear_reference import reference
 from ravine.losses.reduction import divisor_of, reciprocal, reduced
@@ -85,8 +85,12 @@ def linear_cross_entropy(
         float16 and bfloat16. With ``return_lse`` a pair of it and (...), both differentiable.
         Products and sums are float32 for half precision too, also that of the gradient of weight,
         which is rounded at its end. Besides the gradients, about 3/64 of the logits is in memory, at
-        least those of 64 samples. Second derivatives, `torch.func`, forward mode, `torch.compile`, CUDA
-        graphs and gradients by anything but hidden, weight and bias take plain PyTorch, with all logits.
+        least those of 64 samples. Half precision on a GPU, from torch 2.10 on, is multiplied as it is,
+        on tensor cores, and summed in float32: slopes by logits are rounded once before, in a scale
+        that float16 can hold, the gradients once at their end, with all that arrives on the way
+        back. Besides the gradients there are 32 MiB then, and the gradient of hidden in float32.
+        Second derivatives, `torch.func`, forward mode, `torch.compile`, CUDA graphs and gradients by
+        anything but hidden, weight and bias take plain PyTorch, with all logits.
 
     Raises:
         TargetError: a class out of range, with its position. ShapeError: shapes that do not fit, or an
@@ -156,11 +160,7 @@ def linear_cross_entropy(
         )
         batch = Batch(target, factor, _kept(target, factor, ignore_index))
         call = Call(batch, terms, scale, reduction != "none", return_lse, wanted)
-        if any(wanted):
-            both = ChunkedRows.apply(rows, weight, bias, call)
-            found, lse = both if return_lse else (both, None)
-        else:
-            found, lse, _ = evaluate(rows, weight, bias, call=call)
+        found, lse = loss_of(rows, weight, bias, call)
     if reduction == "none":
         found = found.reshape(shape)
     return found if lse is None or not return_lse else (found, lse.reshape(shape))

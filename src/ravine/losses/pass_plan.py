@@ -86,7 +86,7 @@ def program_of(loss: Formula, weighted: bool, first: str, needs: tuple[bool, ...
 
 @dataclass(frozen=True)
 class Plan:
-    """A launch for tensors of one size and of given types, and what it is given.
+    """A launch for tensors of given types, and what it is given.
 
     Attributes:
         arrays: name, place among the tensors that are given (-1 for one to be made), and type.
@@ -116,6 +116,9 @@ def plan_for(
 ) -> Plan:
     """Return the plan for tensors of these types and this size; a thread keeps its last few.
 
+    On the CPU there is one for each size, as tables cost next to nothing there. On a GPU a plan has pinned
+    memory and events, which take the system longer to make than a loss takes: it serves all sizes.
+
     Args:
         kind: the executor, "cpu" or "gpu".
         program: of the loss.
@@ -127,11 +130,14 @@ def plan_for(
     held: dict[Any, Plan] = _plans.__dict__.setdefault(kind, {})
     size = given[0].numel()
     place = given[0].get_device()
-    key = (id(program), *[tensor.dtype for tensor in given], separate, size, place)
+    of_size = size if kind == "cpu" else None
+    key = (id(program), *[tensor.dtype for tensor in given], separate, of_size, place)
     plan = held.pop(key, None)
     if plan is None:
         plan = _made(kind, program, loss, given, wide, separate)
     held[key] = plan
+    if of_size is None and plan.launch.sizes[0] != size:
+        plan.launch.resize([size])
     while len(held) > 32:
         held.pop(next(iter(held)))
     return plan

@@ -2,7 +2,8 @@
 
 A program works on a tile of ``ROWS`` rows and ``COLUMNS`` classes. A row of more classes than that is
 swept twice, tile by tile: once for its maximum and what is added up, once for the gradient, when much
-of it is in the cache still. Else the tile stays in registers, and each logit is read once.
+of it is in the cache still. Else the tile stays in registers, and each logit is read once. Of a ``FEW``
+classes each thread has rows of its own, and the tile is (COLUMNS, ROWS): see `few_classes_triton`.
 
 What is added up is relative to the largest logit so far, and is moved down when a larger one comes.
 Those few numbers a row are float64, so that the moves cost no digits. Not so in a single tile, where
@@ -24,7 +25,15 @@ import triton
 import triton.language as tl
 
 from ravine.engine.gpu_functions import divide, log1p
-from ravine.losses.kernels.row_tiles import difference, product, scores_at, write_slopes
+from ravine.losses.kernels.few_classes_triton import loaded, store
+from ravine.losses.kernels.row_tiles import (
+    difference,
+    number_of,
+    product,
+    scores_at,
+    stored_as,
+    write_slopes,
+)
 
 LOG2E = tl.constexpr(1.4426950216293335)  # of float32; what is missing:
 LOG2E_LOW = tl.constexpr(1.925963033500011519e-08)
@@ -32,7 +41,7 @@ LN2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def _exp_of_negative(d):
+def exp_of_negative(d):
     """Return exp(d) for d <= 0, or NaN: a third of the instructions of the engine's exp.
 
     The hardware's power of two is good to 2^-22, but not its argument: that is corrected afterwards.
@@ -49,20 +58,27 @@ def _exp_of_negative(d):
 
 
 @triton.jit
-def _weights(
+def weights_of(
     x, target, by_class, place, column, own, inside, classes,
     EPSILON: tl.constexpr, SOFT: tl.constexpr, WEIGHTED: tl.constexpr, NUMBER: tl.constexpr,
+    AXIS: tl.constexpr = 1, FEW: tl.constexpr = 0, rows=0,
 ):  # fmt: skip
-    """Return the weight of each class of a tile in its row."""
+    """Return the weight of each class of a tile in its row; ``AXIS``: of the classes."""
     share = (tl.full((), EPSILON, tl.float64) / classes).to(NUMBER)
     kept = (1.0 - tl.full((), EPSILON, tl.float64)).to(NUMBER)
     one = tl.full((), 1.0, NUMBER)
     if WEIGHTED:
-        one = tl.load(by_class + column, mask=column < classes, other=0.0)[None, :]
+        one = tl.load(by_class + column, mask=column < classes, other=0.0)
+        one = tl.expand_dims(one, 1 - AXIS)
     if SOFT:
-        a = one * (kept * tl.load(target + place, mask=inside, other=0.0))
+        if FEW:
+            a = tl.where(inside, loaded(target, rows, FEW, x.shape[1], x.shape[0]), 0.0)
+        else:
+            a = tl.load(target + place, mask=inside, other=0.0)
+        a = one * (kept * a)
     else:
-        a = tl.where(column[None, :] == own[:, None], kept * one, 0.0)
+        is_own = tl.expand_dims(column, 1 - AXIS) == tl.expand_dims(own, AXIS)
+        a = tl.where(is_own, kept * one, 0.0)
     if EPSILON != 0:
         a += tl.where(x == -float("inf"), 0.0, share * one)  # an impossible class gets nothing
     return a
@@ -70,29 +86,36 @@ def _weights(
 
 @triton.jit
 def _tile(
-    scores, target, by_class, start, first, own, counts, classes,
+    scores, target, by_class, start, first, own, counts, rows, classes,
     EPSILON: tl.constexpr, SOFT: tl.constexpr, WEIGHTED: tl.constexpr, NUMBER: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, FEW: tl.constexpr, AXIS: tl.constexpr,
 ):  # fmt: skip
     """Return the classes of a tile, where its logits are, these, and the weights of the classes."""
     column = start + tl.arange(0, COLUMNS)
-    inside = (column < classes)[None, :] & counts[:, None]
-    place = first + column[None, :]
-    x = scores_at(scores, place, inside, NUMBER)
+    inside = tl.expand_dims(column < classes, 1 - AXIS) & tl.expand_dims(counts, AXIS)
+    place = first + tl.expand_dims(column, 1 - AXIS)
+    if FEW:
+        x = number_of(loaded(scores, rows, FEW, ROWS, COLUMNS), NUMBER)
+        x = tl.where(inside, x, -float("inf"))
+    else:
+        x = scores_at(scores, place, inside, NUMBER)
     a = x  # of a plain row nobody asks
     if SOFT or EPSILON != 0:
-        a = _weights(
+        a = weights_of(
             x, target, by_class, place, column, own, inside, classes,
-            EPSILON, SOFT, WEIGHTED, NUMBER,
+            EPSILON, SOFT, WEIGHTED, NUMBER, AXIS, FEW, rows,
         )  # fmt: skip
     return column, place, x, a
 
 
 @triton.jit
-def _added(x, a, top, rest, ties, total, inner, PLAIN: tl.constexpr, FIRST: tl.constexpr):
+def added(
+    x, a, top, rest, ties, total, inner,
+    PLAIN: tl.constexpr, FIRST: tl.constexpr, AXIS: tl.constexpr = 1,
+):  # fmt: skip
     """Add a tile: return the largest logit so far and, relative to it, what is added up."""
     # Whether NaN is a maximum or not, it reaches the sums by its own exponential.
-    highest = tl.max(x, axis=1)
+    highest = tl.max(x, axis=AXIS)
     if not FIRST:
         highest = tl.where(top > highest, top, highest)
         fall = difference(top, highest).to(rest.dtype)
@@ -101,36 +124,40 @@ def _added(x, a, top, rest, ties, total, inner, PLAIN: tl.constexpr, FIRST: tl.c
         ties = tl.where(moved, 0.0, ties)
         if not PLAIN:
             inner += product(total, fall)
-    level = x == highest[:, None]
-    d = x - highest[:, None]
-    rest += tl.sum(tl.where(level, 0.0, _exp_of_negative(d)), axis=1).to(rest.dtype)
-    ties += tl.sum(tl.where(level, 1, 0), axis=1).to(rest.dtype)
+    level = x == tl.expand_dims(highest, AXIS)
+    d = x - tl.expand_dims(highest, AXIS)
+    rest += tl.sum(tl.where(level, 0.0, exp_of_negative(d)), axis=AXIS).to(rest.dtype)
+    ties += tl.sum(tl.where(level, 1, 0), axis=AXIS).to(rest.dtype)
     if not PLAIN:
-        inner += tl.sum(product(a, tl.where(level, 0.0, d)), axis=1).to(rest.dtype)
-        total += tl.sum(a, axis=1).to(rest.dtype)
+        inner += tl.sum(product(a, tl.where(level, 0.0, d)), axis=AXIS).to(rest.dtype)
+        total += tl.sum(a, axis=AXIS).to(rest.dtype)
     return highest, rest, ties, total, inner
 
 
 @triton.jit
-def _slope(e, a, total, others, inverse):
+def slope_of(e, a, total, others, inverse):
     certain = (total - a) - total * (others * inverse)
     return tl.where((e == 1) & (others < 1), certain, total * (e * inverse) - a)
 
 
 @triton.jit
 def _write(
-    gradient, place, inside, x, a, column, own, top, others, inverse, total, each, at_own,
-    PLAIN: tl.constexpr,
+    gradient, place, inside, x, a, column, own, top, others, inverse, total, each, at_own, rows,
+    PLAIN: tl.constexpr, FEW: tl.constexpr, AXIS: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of a tile. ``each``: of a plain row, its factor times total / (1 + S)."""
-    e = _exp_of_negative(difference(x, top[:, None]))
+    e = exp_of_negative(difference(x, tl.expand_dims(top, AXIS)))
+    each = tl.expand_dims(each, AXIS)
     if PLAIN:
-        slope = tl.where(column[None, :] == own[:, None], at_own[:, None], each[:, None] * e)
+        is_own = tl.expand_dims(column, 1 - AXIS) == tl.expand_dims(own, AXIS)
+        slope = tl.where(is_own, tl.expand_dims(at_own, AXIS), each * e)
     else:
-        slope = each[:, None] * _slope(
-            e, a, total[:, None], others[:, None], inverse[:, None]
-        )  # fmt: skip
-    write_slopes(gradient, place, slope, inside)
+        total, others = tl.expand_dims(total, AXIS), tl.expand_dims(others, AXIS)
+        slope = each * slope_of(e, a, total, others, tl.expand_dims(inverse, AXIS))
+    if FEW:
+        store(gradient, stored_as(gradient, slope), rows, FEW)
+    else:
+        write_slopes(gradient, place, slope, inside)
 
 
 @triton.jit
@@ -138,9 +165,10 @@ def _rows(
     scores, target, by_class, factor, losses, gradient, scale, arrived, rows, classes, ignored,
     EPSILON: tl.constexpr, SOFT: tl.constexpr, WEIGHTED: tl.constexpr, FACTORED: tl.constexpr,
     SLOPES: tl.constexpr, AGAIN: tl.constexpr, NUMBER: tl.constexpr, ONE: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, FEW: tl.constexpr,
 ):  # fmt: skip
     PLAIN: tl.constexpr = not SOFT and EPSILON == 0
+    AXIS: tl.constexpr = 0 if FEW else 1  # of the classes in a tile
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     real = row < rows
     if FACTORED:
@@ -151,8 +179,8 @@ def _rows(
     if not SOFT:
         own = tl.load(target + row, mask=real, other=0)
         times = tl.where(own == ignored, 0.0, times)
-    counts = times != 0  # of the others nothing is read
-    first = (row * classes)[:, None]
+    counts = times != 0  # of the others nothing is used
+    first = tl.expand_dims(row * classes, AXIS)
 
     top = tl.full((ROWS,), -float("inf"), NUMBER)
     if ONE:
@@ -169,18 +197,20 @@ def _rows(
             total = tl.load(by_class + own, mask=counts, other=0.0).to(rest.dtype)
     if ONE:
         column, place, x, a = _tile(
-            scores, target, by_class, 0, first, own, counts, classes,
-            EPSILON, SOFT, WEIGHTED, NUMBER, COLUMNS,
+            scores, target, by_class, 0, first, own, counts, rows, classes,
+            EPSILON, SOFT, WEIGHTED, NUMBER, ROWS, COLUMNS, FEW, AXIS,
         )  # fmt: skip
-        top, rest, ties, total, inner = _added(x, a, top, rest, ties, total, inner, PLAIN, True)
+        top, rest, ties, total, inner = added(
+            x, a, top, rest, ties, total, inner, PLAIN, True, AXIS
+        )  # fmt: skip
     else:
         for start in range(0, classes, COLUMNS):
             _, _, x, a = _tile(
-                scores, target, by_class, start, first, own, counts, classes,
-                EPSILON, SOFT, WEIGHTED, NUMBER, COLUMNS,
+                scores, target, by_class, start, first, own, counts, rows, classes,
+                EPSILON, SOFT, WEIGHTED, NUMBER, ROWS, COLUMNS, FEW, AXIS,
             )  # fmt: skip
-            top, rest, ties, total, inner = _added(
-                x, a, top, rest, ties, total, inner, PLAIN, False
+            top, rest, ties, total, inner = added(
+                x, a, top, rest, ties, total, inner, PLAIN, False, AXIS
             )  # fmt: skip
 
     ties = tl.where(top == -float("inf"), 1.0 * classes, ties)  # without what fills up the tile
@@ -199,25 +229,27 @@ def _rows(
         others, total = others.to(NUMBER), total.to(NUMBER)
         at_own = each
         if PLAIN:
-            e_own = _exp_of_negative(difference(x_own, top))
-            at_own = each * _slope(e_own, total, total, others, inverse)
+            e_own = exp_of_negative(difference(x_own, top))
+            at_own = each * slope_of(e_own, total, total, others, inverse)
             each = each * (total * inverse)
         if ONE:
-            inside = (column < classes)[None, :] & real[:, None]
+            inside = tl.expand_dims(column < classes, 1 - AXIS) & tl.expand_dims(real, AXIS)
             _write(
                 gradient, place, inside, x, a, column, own,
-                top, others, inverse, total, each, at_own, PLAIN,
+                top, others, inverse, total, each, at_own, rows,
+                PLAIN, FEW, AXIS,
             )  # fmt: skip
         else:
             for start in range(0, classes, COLUMNS):
                 column, place, x, a = _tile(
-                    scores, target, by_class, start, first, own, counts, classes,
-                    EPSILON, SOFT, WEIGHTED, NUMBER, COLUMNS,
+                    scores, target, by_class, start, first, own, counts, rows, classes,
+                    EPSILON, SOFT, WEIGHTED, NUMBER, ROWS, COLUMNS, FEW, AXIS,
                 )  # fmt: skip
-                inside = (column < classes)[None, :] & real[:, None]
+                inside = tl.expand_dims(column < classes, 1 - AXIS) & tl.expand_dims(real, AXIS)
                 _write(
                     gradient, place, inside, x, a, column, own,
-                    top, others, inverse, total, each, at_own, PLAIN,
+                    top, others, inverse, total, each, at_own, rows,
+                    PLAIN, FEW, AXIS,
                 )  # fmt: skip
 
 
@@ -226,7 +258,7 @@ def kernel(
     scores, target, by_class, factor, losses, gradient, scale, arrived, rows, classes, ignored,
     EPSILON: tl.constexpr, SOFT: tl.constexpr, WEIGHTED: tl.constexpr, FACTORED: tl.constexpr,
     SLOPES: tl.constexpr, AGAIN: tl.constexpr, NUMBER: tl.constexpr, ONE: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, FEW: tl.constexpr,
 ):  # fmt: skip
     """Do the rows of a program; ``AGAIN``: only if something else than 1 has arrived."""
     wanted = True
@@ -235,5 +267,5 @@ def kernel(
     if wanted:
         _rows(
             scores, target, by_class, factor, losses, gradient, scale, arrived, rows, classes, ignored,
-            EPSILON, SOFT, WEIGHTED, FACTORED, SLOPES, AGAIN, NUMBER, ONE, ROWS, COLUMNS,
+            EPSILON, SOFT, WEIGHTED, FACTORED, SLOPES, AGAIN, NUMBER, ONE, ROWS, COLUMNS, FEW,
         )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ravine.losses.kernels.hinge_triton import kernel
-from ravine.losses.kernels.row_launch import launched
+from ravine.losses.kernels.row_launch import launched, tile_of
 from ravine.losses.row_formula import Scale
 
 
@@ -27,5 +27,14 @@ def rows_hinge(
     is `Arrived` with 1.
     """
     return launched(
-        kernel, scores, target, times, factor, scale, gradient, P=p, MARGIN=float(margin)
+        kernel,
+        tile_of(scores.shape[1], scores.dtype),
+        scores,
+        target,
+        times,
+        factor,
+        scale,
+        gradient,
+        P=p,
+        MARGIN=float(margin),
     )

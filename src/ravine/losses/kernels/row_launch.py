@@ -29,8 +29,7 @@ A_WARP = 512
 class Tile(NamedTuple):
     """How a program's part is cut. By reasoning: nothing of this was measured on a GPU.
 
-    Of rows of less than 64 classes the threads of a row repeat what is done once a row: 225 instructions of a
-    warp for one of 21 in cross-entropy, several times what its reading and writing takes.
+    Of rows of less than 64 classes the threads of a row repeat what is done once a row.
     """
 
     rows: int
@@ -47,6 +46,7 @@ def tile_of(classes: int, dtype: torch.dtype) -> Tile:
 
 def launched(
     kernel: Any,
+    tile: Tile,
     scores: Tensor,
     target: Tensor,
     by_class: Tensor | None,
@@ -60,6 +60,7 @@ def launched(
     Args:
         kernel: takes ``scores, target, by_class, factor, losses, gradient, scale, arrived, rows,
             classes``, the constants below and what ``own`` names.
+        tile: what a program does of the rows.
         scores: (rows, classes), contiguous, of a float type; the kernel sees bfloat16 as int16.
         target: as the kernel wants it.
         by_class: (classes,) in the type of the arithmetic; ``WEIGHTED`` if it is there.
@@ -87,7 +88,6 @@ def launched(
     out = absent if gradient is None else gradient
     if scores.dtype is torch.bfloat16:
         scores, out = scores.view(torch.int16), out.view(torch.int16)
-    tile = tile_of(classes, scores.dtype)
     with torch.cuda.device(scores.device) if scores.is_cuda else nullcontext():
         kernel[(triton.cdiv(rows, tile.rows),)](
             scores,

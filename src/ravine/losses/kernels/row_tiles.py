@@ -23,7 +23,8 @@ def product(a, d):
 
 
 @triton.jit
-def _number(x, NUMBER: tl.constexpr):
+def number_of(x, NUMBER: tl.constexpr):
+    """Return what was read in the type of the arithmetic."""
     if x.dtype == tl.int16:
         return float32_of(x)
     else:
@@ -37,13 +38,19 @@ def scores_at(scores, place, inside, NUMBER: tl.constexpr):
         x = tl.load(scores + place, mask=inside, other=-128)  # the bits of -inf
     else:
         x = tl.load(scores + place, mask=inside, other=-float("inf"))
-    return _number(x, NUMBER)
+    return number_of(x, NUMBER)
+
+
+@triton.jit
+def stored_as(gradient, slope):
+    """Return slopes in the type of the gradient."""
+    if gradient.dtype.element_ty == tl.int16:
+        return bfloat16_of(slope)
+    else:
+        return slope.to(gradient.dtype.element_ty)
 
 
 @triton.jit
 def write_slopes(gradient, place, slope, inside):
     """Write slopes in the type of the gradient."""
-    if gradient.dtype.element_ty == tl.int16:
-        tl.store(gradient + place, bfloat16_of(slope), mask=inside)
-    else:
-        tl.store(gradient + place, slope.to(gradient.dtype.element_ty), mask=inside)
+    tl.store(gradient + place, stored_as(gradient, slope), mask=inside)

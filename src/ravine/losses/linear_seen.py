@@ -1,0 +1,240 @@
+"""What is known of the rows of a linear head while their logits pass by, some classes at a time.
+
+The numbers are those of `cross_entropy_rows`, and are added up as in `cross_entropy_triton`: relative
+to the largest logit so far, in float64, so that they lose nothing when a larger one comes. The
+largest logits themselves are counted apart, so that `log1p` keeps the digits of a row that is
+almost certain.
+
+Here are the plain operations; `linear_classes_gpu` does the same in one launch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ravine.losses import executors
+from ravine.losses.linear_chunks import Terms
+
+BLOCK = 1 << 20
+"""Logits that plain operations work on at once: their intermediate results are so large."""
+
+
+class Chunk(NamedTuple):
+    """The rows that count and some of the classes."""
+
+    start: int
+    """The first of the classes."""
+    classes: int
+    """How many there are in all."""
+    logits: Tensor
+    """(rows, some classes) float32, without bias and soft cap; a row may be longer than that."""
+    target: Tensor
+    """(rows,) classes among all, or (rows, some classes) probabilities, float32."""
+    bias: Tensor | None
+    """(all classes,) float32, or None."""
+    class_weight: Tensor | None
+    """(all classes,) float32, or None."""
+
+    @property
+    def place(self) -> slice:
+        """These classes among all."""
+        return slice(self.start, self.start + self.logits.shape[1])
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One number for each row that counts: what has been added up of the classes so far."""
+
+    top: Tensor
+    """The largest logit, float32; what follows is float64, but ``own``."""
+    rest: Tensor
+    """The sum of exp(x - top) over the classes below it."""
+    ties: Tensor
+    """How many classes have it."""
+    total: Tensor
+    """The sum of the weights of the classes, sum a."""
+    inner: Tensor
+    """The sum of a (x - top)."""
+    own: Tensor
+    """The logit of the target, float32, where all weight is on it (`is_plain`)."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """One number for each row that counts, when all classes have passed by."""
+
+    top: Tensor
+    others: Tensor
+    """The sum of exp(x - top) over all classes but one that has the largest logit; float64."""
+    total: Tensor
+    own: Tensor
+    lse: Tensor
+    """top + log1p(others), float64."""
+    losses: Tensor
+    """Without sample weight and z-loss; float64."""
+
+
+class Slopes(NamedTuple):
+    """One float32 for each row: what makes slopes of exp(x - top)."""
+
+    top: Tensor
+    others: Tensor
+    inverse: Tensor
+    """1 / (1 + others)."""
+    total: Tensor
+    by_loss: Tensor
+    """What the slope of the loss is multiplied with."""
+    by_lse: Tensor
+    """What the slope of logsumexp is multiplied with."""
+    at_own: Tensor
+    """The slope of the loss by the target's logit of a plain row, times ``by_loss``."""
+
+
+def is_plain(terms: Terms, target: Tensor | None) -> bool:
+    """Whether only one class of a row has a weight."""
+    return target is not None and target.ndim == 1 and not terms.options["label_smoothing"]
+
+
+def nothing_seen(rows: Tensor, target: Tensor | None, terms: Terms) -> Seen:
+    """Return what is known of rows (rows, width) before their first class.
+
+    ``target``: their classes, or None where they have probabilities.
+    """
+    zero = rows.new_zeros(len(rows), dtype=torch.float64)
+    top = torch.full_like(zero, -torch.inf, dtype=torch.float32)
+    total = zero.clone()
+    if target is not None and is_plain(terms, target):
+        of_class = terms.options["class_weight"]
+        total = zero + 1 if of_class is None else of_class[target].double()
+    return Seen(top, zero, zero.clone(), total, zero.clone(), top.clone())
+
+
+def look(chunk: Chunk, seen: Seen, terms: Terms) -> None:
+    """Add a chunk to what has been seen."""
+    if executors.kind_of(chunk.logits) == "gpu":
+        from ravine.losses.kernels import linear_classes_gpu  # which imports Triton
+
+        linear_classes_gpu.look(chunk, seen, terms)
+        return
+    plain = is_plain(terms, chunk.target)
+    for rows in _blocks(chunk.logits):
+        x = _capped(_logits(chunk, rows), terms.soft_cap)
+        top, rest, ties = seen.top[rows], seen.rest[rows], seen.ties[rows]
+        highest = torch.maximum(top, x.amax(1))
+        fall = torch.where(top == highest, 0.0, top - highest).double()
+        moved = fall < 0
+        rest.add_(torch.where(moved, ties, 0.0)).mul_(fall.exp())
+        ties.masked_fill_(moved, 0.0)
+        level = x == highest[:, None]
+        d = torch.where(level, 0.0, x - highest[:, None])
+        rest.add_(d.exp().masked_fill_(level, 0.0).sum(1, dtype=torch.float64))
+        ties.add_(level.sum(1))
+        if plain:
+            place = chunk.target[rows] - chunk.start
+            here = (place >= 0) & (place < x.shape[1])
+            found = x.gather(1, torch.where(here, place, 0)[:, None])[:, 0]
+            seen.own[rows] = torch.where(here, found, seen.own[rows])
+        else:
+            a = _weights(x, chunk, rows, terms)
+            seen.inner[rows] += _product(seen.total[rows], fall)
+            seen.inner[rows] += _product(a, d).sum(1, dtype=torch.float64)
+            seen.total[rows] += a.sum(1, dtype=torch.float64)
+        seen.top[rows] = highest
+
+
+def finished(seen: Seen, plain: bool) -> Known:
+    """Return what is known when all classes have been seen."""
+    others = seen.rest + (seen.ties - 1)
+    inner = seen.inner
+    if plain:
+        inner = _product(seen.total, _difference(seen.own, seen.top).double())
+    log = others.log1p()
+    return Known(seen.top, others, seen.total, seen.own, seen.top + log, seen.total * log - inner)
+
+
+def slopes_of(known: Known, by_loss: Tensor, by_lse: Tensor) -> Slopes:
+    """Return what makes slopes; ``by_loss`` and ``by_lse`` are float64."""
+    d = _difference(known.own, known.top).double()
+    inverse = 1 / (1 + known.others)
+    # 1 - p of the target: exp(d) and 1 + others may both be almost 1.
+    left = (known.others - d.expm1()) * inverse
+    numbers = known.others, inverse, known.total, by_loss, by_lse, -by_loss * known.total * left
+    return Slopes(known.top, *(t.float() for t in numbers))
+
+
+def turn(chunk: Chunk, slopes: Slopes, terms: Terms, into: Tensor) -> None:
+    """Write the slopes by the logits of a chunk into a half-precision tensor where these lie."""
+    if executors.kind_of(chunk.logits) == "gpu":
+        from ravine.losses.kernels import linear_classes_gpu  # which imports Triton
+
+        linear_classes_gpu.turn(chunk, slopes, terms, into)
+        return
+    plain, cap = is_plain(terms, chunk.target), terms.soft_cap
+    for rows in _blocks(chunk.logits):
+        logits = _logits(chunk, rows)
+        x = _capped(logits, cap)
+        top, others, inverse, total, by_loss, by_lse, at_own = (t[rows, None] for t in slopes)
+        e = _difference(x, top).exp_()
+        if plain:
+            place = chunk.target[rows, None] - chunk.start
+            own = place == torch.arange(x.shape[1], device=x.device)
+            found = torch.where(own, at_own, by_loss * total * inverse * e)
+        else:
+            a = _weights(x, chunk, rows, terms)
+            certain = (total - a) - total * (others * inverse)
+            usual = total * (e * inverse) - a
+            found = by_loss * torch.where((e == 1) & (others < 1), certain, usual)
+        found += by_lse * inverse * e
+        if cap is not None:
+            found *= _slope_of_cap(logits, cap)
+        into[rows] = found
+
+
+def _blocks(logits: Tensor) -> Iterator[slice]:
+    step = max(1, BLOCK // logits.shape[1])
+    return (slice(start, start + step) for start in range(0, len(logits), step))
+
+
+def _logits(chunk: Chunk, rows: slice) -> Tensor:
+    x = chunk.logits[rows]
+    return x if chunk.bias is None else x + chunk.bias[chunk.place]
+
+
+def _capped(x: Tensor, cap: float | None) -> Tensor:
+    return x if cap is None else (x / cap).tanh_().mul_(cap)
+
+
+def _slope_of_cap(x: Tensor, cap: float) -> Tensor:
+    """Return the slope of the soft cap: 1 - tanh^2 has no digits left where tanh is almost 1."""
+    e = (x / cap).abs_().mul_(-2).exp_()
+    return 4 * e / (1 + e).square_()
+
+
+def _weights(x: Tensor, chunk: Chunk, rows: slice, terms: Terms) -> Tensor:
+    """Return the weight of each class in its row, as `cross_entropy_reference.rows_loss` has it."""
+    smoothing: float = terms.options["label_smoothing"]
+    one = x.new_ones(()) if chunk.class_weight is None else chunk.class_weight[chunk.place]
+    if chunk.target.ndim == 2:
+        a = one * ((1 - smoothing) * chunk.target[rows])
+    else:
+        place = chunk.target[rows, None] - chunk.start
+        own = place == torch.arange(x.shape[1], device=x.device)
+        a = torch.where(own, (1 - smoothing) * one, 0.0)
+    if smoothing:
+        a = a + torch.where(x == -torch.inf, 0.0, one * (smoothing / chunk.classes))
+    return a
+
+
+def _difference(x: Tensor, top: Tensor) -> Tensor:
+    """Equal ones differ by 0, infinite ones too."""
+    return torch.where(x == top, 0.0, x - top)
+
+
+def _product(a: Tensor, d: Tensor) -> Tensor:
+    """Nothing of an infinity is nothing."""
+    return torch.where(a == 0, 0.0, a * d)

@@ -17,7 +17,7 @@ from test_losses_numbers import KINDS, leaf, loss_of, others_of
 from ulp_grid import exact_of, grid, ours, worst
 
 from ravine import losses
-from ravine.engine import gpu
+from ravine.engine import gpu, gpu_tables
 from ravine.engine.choice import Choice
 from ravine.errors import TargetError
 from ravine.losses import arguments, elementwise, executors, fused, one_pass, pass_plan
@@ -211,13 +211,13 @@ def test_elements_outside_of_the_domain(row):
 def test_one_plan_serves_all_sizes(monkeypatch):
     """Pinned memory and events do not grow with the number of sizes, nor are they made anew."""
     made = []
-    init = gpu._Tables.__init__
+    init = gpu_tables.Tables.__init__
 
     def noted(self, *given):
         made.append(given)
         init(self, *given)
 
-    monkeypatch.setattr(gpu._Tables, "__init__", noted)
+    monkeypatch.setattr(gpu_tables.Tables, "__init__", noted)
     monkeypatch.setattr(pass_plan, "_plans", threading.local())
     largest = 0
     for size in (7, SIZE, 1024, 5, 3 * SIZE, 1, *range(2000, 2040)):

@@ -30,6 +30,7 @@ import torch
 
 from ravine.engine import kernel_cache, launch
 from ravine.engine.gpu_source import RECORD_TAIL, kernel_source
+from ravine.engine.gpu_tables import Tables
 from ravine.engine.lean import Stored
 from ravine.engine.program import Specialised
 
@@ -38,9 +39,6 @@ BLOCK = 1024
 
 WARPS = 4
 """Warps of a program instance."""
-
-_BUFFERS = 4
-"""Pinned buffers taken in turn: how many runs the host may be ahead before it waits."""
 
 _OLDEST = (7, 0)
 """Compute capability that Triton needs."""
@@ -120,7 +118,7 @@ class Launch(launch.Launch):
         elif device is None or device.index is None:
             device = torch.device("cuda", torch.cuda.current_device())
         self._device = device
-        self._tables = _Tables(len(self.sizes), arrays + RECORD_TAIL, rows * slots, device)
+        self._tables = Tables(len(self.sizes), arrays + RECORD_TAIL, rows * slots, device)
         self._all_owners: torch.Tensor | None = None  # with room for more blocks than there are now
         self._all_sums: torch.Tensor | None = None
         self._only: int | None = None  # the owner of all blocks in that room
@@ -254,68 +252,3 @@ class Launch(launch.Launch):
     def _on_device(self) -> AbstractContextManager[object]:
         """Make the tensors' device the current one, where Triton launches."""
         return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
-
-
-class _Tables:
-    """Records and scalars in one stretch of host memory, and their copy on the device."""
-
-    def __init__(self, tensors: int, width: int, scalars: int, device: torch.device) -> None:
-        self._device = device
-        self._stream: torch.cuda.Stream | None = None
-        self._turn = 0
-        self._make(np.zeros((tensors, width), dtype=np.int64), scalars)
-
-    def _make(self, records: np.ndarray[Any, np.dtype[np.int64]], scalars: int) -> None:
-        # The scalars begin at a multiple of 16 bytes: Triton compiles anew for another alignment.
-        self._start = records.size + records.size % 2
-        self._host = np.zeros(self._start + max(1, scalars), dtype=np.int64)
-        self.records = self._host[: records.size].reshape(records.shape)
-        self.records[:] = records
-        self.scalars = self._host[self._start :].view(np.float64)
-        self.changed = True
-        self._copy: torch.Tensor | None = None  # made at the next run, on its stream
-        self._pinned: list[tuple[torch.Tensor, torch.cuda.Event]] = []
-
-    def grow(self, scalars: int) -> None:
-        """Make room for at least this many scalars; those there are lost."""
-        if scalars > len(self.scalars):
-            self._make(self.records, scalars)
-
-    def enter(self, *others: torch.Tensor | None) -> None:
-        """Make the current stream wait for the last run, if that was on another one."""
-        if self._device.type != "cuda":
-            return
-        stream = torch.cuda.current_stream(self._device)
-        if self._stream is not None and self._stream != stream:
-            stream.wait_stream(self._stream)
-            for tensor in (self._copy, *others):
-                if tensor is not None:
-                    tensor.record_stream(stream)
-        self._stream = stream
-
-    def send(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return records and scalars on the device, as they are now on the host."""
-        if self._copy is None:
-            self._copy = self._allocate()
-        if self.changed and self._pinned:
-            pinned, copied = self._pinned[self._turn]
-            self._turn = (self._turn + 1) % _BUFFERS
-            copied.synchronize()  # this buffer's last copy, several runs ago, may not be over
-            pinned.numpy()[:] = self._host
-            self._copy.copy_(pinned, non_blocking=True)
-            copied.record(self._stream)
-        self.changed = False
-        return self._copy[: self._start], self._copy[self._start :].view(torch.float64)
-
-    @torch.inference_mode(False)  # as above
-    def _allocate(self) -> torch.Tensor:
-        if self._device.type != "cuda":
-            return torch.from_numpy(self._host)  # the interpreter reads the host's own table
-        self._pinned = [
-            (
-                torch.empty(len(self._host), dtype=torch.int64, device="cpu", pin_memory=True),
-                torch.cuda.Event(),  # type: ignore[no-untyped-call]
-            )
-            for _ in range(_BUFFERS)
-        ]
-        return torch.empty(len(self._host), dtype=torch.int64, device=self._device)

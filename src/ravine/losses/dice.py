@@ -58,7 +58,9 @@ def dice(
     Differs from: V-Net squares p and y in the denominator. MONAI takes probabilities unless told
     otherwise and has smooth 1e-5; smp sums over the batch unless told otherwise, see the example.
 
-    Plain PyTorch operations, about ten passes over the logits.
+    With ``dim`` two passes over the logits, one there and one back, which reads them again and writes their
+    gradient; logits that are not in torch's memory order of (N, K, ...) are copied first. Without it plain
+    PyTorch operations, about ten passes.
 
     Source: Milletari et al. 2016 for the loss; Sudre et al. 2017 without the squares.
     """

@@ -63,7 +63,9 @@ def tversky(
     Differs from: Abraham and Khan's focal Tversky loss calls the price of false negatives alpha, and
     has the exponent 1 / gamma.
 
-    Plain PyTorch operations, about ten passes over the logits.
+    With ``dim`` two passes over the logits, one there and one back, which reads them again and writes their
+    gradient; logits that are not in torch's memory order of (N, K, ...) are copied first. Without it plain
+    PyTorch operations, about ten passes.
 
     Source: Salehi et al. 2017, equation 3; Abraham & Khan 2019 for gamma.
     """

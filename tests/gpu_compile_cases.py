@@ -276,3 +276,70 @@ def test_the_look_at_targets_compiles():
         target=GPUTarget("cuda", 90, 32),
         options={"num_warps": 8, "enable_fp_fusion": True},
     )
+
+
+# --- sums over places ----------------------------------------------------------------------------
+
+
+def overlap_kernel(name, classes, dtype, soft=False, counted=False):
+    """Return a kernel of class overlaps compiled for 65536 places at addresses of 16 bytes."""
+    import triton.language as tl
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from ravine.losses.kernels import class_overlap_triton
+    from ravine.losses.kernels.class_overlap_gpu import tile_of
+
+    kernel = getattr(class_overlap_triton, name)
+    tile, double = tile_of(classes, dtype), dtype is torch.float64
+    number = "*fp64" if double else "*fp32"
+    stored = f"*{STORED[dtype]}"
+    kinds = {
+        "scores": stored, "target": number if soft else "*i64", "counts": "*u8", "found": "*fp64",
+        "arrived": number, "gradient": stored,
+    }  # fmt: skip
+    constants = {
+        "SOFT": soft, "COUNTED": counted, "NUMBER": tl.float64 if double else tl.float32,
+        "CLASSES": tile.classes, "PLACES": tile.places,
+    }  # fmt: skip
+    if classes == 1:  # as Triton does it
+        constants["classes"] = 1
+    names = kernel.arg_names
+    signature = {n: "constexpr" if n in constants else kinds.get(n, "i32") for n in names}
+    whole = [n for n in names if n in kinds or n == "places"]
+    return triton.compile(
+        ASTSource(
+            kernel,
+            signature,
+            constants,
+            {(names.index(n),): [["tt.divisibility", 16]] for n in whole},
+        ),
+        target=GPUTarget("cuda", 90, 32),
+        options={"num_warps": tile.warps, "enable_fp_fusion": True},
+    )
+
+
+@pytest.mark.parametrize(
+    ("classes", "dtype", "switches", "moves"),
+    [
+        (19, torch.float32, {}, (4 + 2, 4)),  # 16 logits a thread, and 4 classes of targets
+        (1024, torch.float32, {}, (4 + 2, 4)),
+        (256, torch.float64, {"soft": True, "counted": True}, (4 + 4, 4)),
+        (3, torch.bfloat16, {"counted": True}, (2 + 2, 2)),
+        (1, torch.float16, {"soft": True}, (2 + 4, 2)),
+    ],
+)
+def test_overlaps_compile(classes, dtype, switches, moves, tmp_path):
+    for name, wide in (("sums", (moves[0], 0)), ("slopes", moves)):
+        compiled = overlap_kernel(name, classes, dtype, **switches)
+        ptx = compiled.asm["ptx"]
+        found = [m[0] for m in re.findall(r"(ld|st)\.global\S*\.v(4\.b32|2\.b64)", ptx)]
+        path = tmp_path / "kernel.cubin"
+        path.write_bytes(compiled.asm["cubin"])
+        tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+        done = subprocess.run(
+            [tool, "-res-usage", path], capture_output=True, text=True, timeout=60, check=True
+        )
+        assert (found.count("ld"), found.count("st")) == wide, name
+        assert not re.search(r"\.local|div\.full|div\.approx", ptx)
+        assert re.findall(r"(STACK|LOCAL):(\d+)", done.stdout) == [("STACK", "0"), ("LOCAL", "0")]

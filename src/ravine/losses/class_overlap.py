@@ -8,7 +8,8 @@ there, and on the way back reads them once more and writes their gradient. Nothi
 but a copy of logits whose memory is not in the order samples, classes, places, such as channels_last.
 
 Plain PyTorch operations take over where a kernel would not be seen: higher derivatives, transforms, forward
-mode, torch.compile, a target that needs a gradient.
+mode, torch.compile, a target that needs a gradient; and on a GPU for more classes than fit into a tile
+(`class_overlap_gpu.widest`).
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def class_overlaps(
     if counts is not None:
         counts = counts.contiguous()
     masks = Masks(input, target, dim, ignore_index, counts)
-    if plain_only(input, target, counts) or needs_gradient(target) or not _kernels(input):
+    if plain_only(input, target, counts) or needs_gradient(target) or not _kernels(input, dim):
         p, miss, y, _ = _shares(masks)
         return (p * y).sum(1), (p * (1 - y)).sum(1), (miss * y).sum(1)
     right, excess, missed = ClassOverlaps.apply(*masks).unbind(1)
@@ -66,7 +67,9 @@ class ClassOverlaps(torch.autograd.Function):
         ctx.save_for_backward(masks.input, masks.target, masks.counts)
         ctx.rest = masks.dim, masks.ignored
         logits, target = _by_class(masks)
-        found: Tensor = _kernels(logits).overlap_sums(logits, target, masks.ignored, masks.counts)
+        found: Tensor = _kernels(logits, 1).overlap_sums(
+            logits, target, masks.ignored, masks.counts
+        )
         return found
 
     @staticmethod
@@ -82,14 +85,20 @@ class ClassOverlaps(torch.autograd.Function):
             logits, target = _by_class(masks)
             gradient = buffers.take(logits, logits.dtype)
             slopes = torch.stack([right - missed, excess], 1)
-            _kernels(logits).overlap_slopes(logits, target, ignored, slopes, gradient, counts)
+            _kernels(logits, 1).overlap_slopes(logits, target, ignored, slopes, gradient, counts)
             found = gradient.view(input.movedim(dim, 1).shape).movedim(1, dim)
         return found, None, None, None, None
 
 
-def _kernels(logits: Tensor) -> Any:
+def _kernels(input: Tensor, dim: int) -> Any:
     """Return the module whose kernels run on logits, or None."""
-    return class_overlap_cpu if executors.kind_of(logits) == "cpu" else None
+    kind = executors.kind_of(input)
+    if kind == "gpu":
+        from ravine.losses.kernels import class_overlap_gpu  # which imports Triton
+
+        few = input.shape[dim] <= class_overlap_gpu.widest(input.dtype)
+        return class_overlap_gpu if few else None
+    return class_overlap_cpu if kind else None
 
 
 def _by_class(masks: Masks) -> tuple[Tensor, Tensor]:

@@ -5,24 +5,24 @@ Under TRITON_INTERPRET=1 the tensors are on the CPU and taken for a GPU's: their
 
 from __future__ import annotations
 
-import functools
 import math
 from types import SimpleNamespace
 
 import pytest
 import torch
-from gpu_support import DEVICE
+from gpu_support import DEVICE, reads
 from loss_table import ROWS
 from test_losses_numbers import KINDS, leaf, loss_of, others_of
-from torch.utils._python_dispatch import TorchDispatchMode
 from ulp_grid import exact_of, grid, ours, worst
 
 from ravine import losses
 from ravine.engine import gpu
 from ravine.errors import TargetError
 from ravine.losses import arguments, elementwise, fused, one_pass, pass_plan
+from ravine.losses import reduction as reductions
 from ravine.losses.hinge import binary_hinge
 
+assert reads
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in.*:RuntimeWarning")
 
 POINTS = [row for row in ROWS if not row.rows]
@@ -37,7 +37,7 @@ LEFT_OUT = slice(20, 30)
 @pytest.fixture(autouse=True)
 def on_the_gpu_executor(monkeypatch):
     monkeypatch.setattr(pass_plan, "executor", lambda name: gpu)
-    for module in (arguments, elementwise, fused):
+    for module in (arguments, elementwise, fused, reductions):
         monkeypatch.setattr(module, "is_at_hand", lambda tensor: False)
 
 
@@ -205,30 +205,6 @@ def test_elements_outside_of_the_domain(row):
 # --- waiting -------------------------------------------------------------------------------------
 
 
-class _Reads(TorchDispatchMode):
-    """Counts how often a number of a tensor was asked for."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += func is torch.ops.aten._local_scalar_dense.default
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.fixture
-def reads(monkeypatch):
-    with _Reads() as mode:
-
-        def counted(self, of):
-            mode.count += 1
-            return of(self)
-
-        for name in ("tolist", "numpy", "cpu"):
-            of = getattr(torch.Tensor, name)
-            monkeypatch.setattr(torch.Tensor, name, functools.partialmethod(counted, of))
-        yield mode
-
-
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -278,6 +254,21 @@ def test_a_second_way_back_and_derivatives_of_derivatives():
 
 
 def test_while_a_cuda_graph_is_captured_plain_operations_run(monkeypatch):
-    monkeypatch.setattr(one_pass, "_is_capturing", lambda device: True)
+    monkeypatch.setattr(one_pass, "is_capturing", lambda device: True)
     tensor = SimpleNamespace(is_cuda=True, device="cuda:0")
     assert one_pass._executor(None, tensor) == "reference"
+
+
+@EACH
+def test_those_read_nothing(row, reads, launches, monkeypatch):
+    monkeypatch.setattr(one_pass, "_executor", lambda program, input: "reference")
+    reads.operations += "|lift_fresh"
+    x, y = samples(row, 20, torch.float32)
+    z, weight = leaf(x), torch.rand(20, device=DEVICE)
+    other = others_of(row, x, y)
+    of_size = torch.full((), 20.0, device=DEVICE)
+    reads.count = 0
+    for options in ({}, {"weight": weight}, {"normalizer": of_size}):
+        found = formula(row)(z, y, *other, check="off", **row.options, **options)
+        found.backward()
+    assert reads.count == 0 and not launches

@@ -153,9 +153,9 @@ def test_the_whole_loss_and_second_derivatives(on_the_gpu):
 
 def test_more_classes_than_a_tile_holds_are_left_to_plain_operations(monkeypatch, on_the_gpu):
     x, y = case((1, 5, 3), torch.float32, False)
-    found = torch.stack(class_overlaps(x, y, 1, -100))
+    found = torch.stack(class_overlaps(x, y, None, 1, -100))
     launched = on_the_gpu[0].launches
     monkeypatch.setattr(class_overlap_gpu, "widest", lambda kind: 4)
     assert class_overlap._kernels(x, 1) is None
-    torch.testing.assert_close(torch.stack(class_overlaps(x, y, 1, -100)), found)
+    torch.testing.assert_close(torch.stack(class_overlaps(x, y, None, 1, -100)), found)
     assert on_the_gpu[0].launches == launched

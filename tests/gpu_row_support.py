@@ -32,16 +32,24 @@ class Counted:
         return self.kernel[grid]
 
 
-@pytest.fixture(autouse=True)
-def on_the_gpu(monkeypatch):
-    """Take CPU tensors of the interpreter for ones of a GPU; all tests must have launched the kernel."""
-    counted = Counted(cross_entropy_triton.kernel)
-    monkeypatch.setattr(cross_entropy_gpu, "kernel", counted)
+def take_for_a_gpu(monkeypatch):
+    """Take CPU tensors of the interpreter for ones of a GPU."""
     if gpu.interpreted():
         monkeypatch.setattr(executors, "kind_of", lambda tensor: "gpu")
-        for name in ("fused_rows", "linear_chunks", "linear_cross_entropy"):
+        for name in (
+            "arguments", "class_arguments", "fused_rows", "linear_chunks", "linear_cross_entropy",
+            "reduction",
+        ):  # fmt: skip
             module = importlib.import_module(f"ravine.losses.{name}")
             monkeypatch.setattr(module, "is_at_hand", lambda tensor: False)
+
+
+@pytest.fixture(autouse=True)
+def on_the_gpu(monkeypatch):
+    """Run on a GPU, or as if; all tests must have launched the kernel."""
+    counted = Counted(cross_entropy_triton.kernel)
+    monkeypatch.setattr(cross_entropy_gpu, "kernel", counted)
+    take_for_a_gpu(monkeypatch)
     yield counted
     assert counted.launches
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import re
+
+import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ravine.engine import gpu, reference
 from ravine.engine.program import Program, Stage
@@ -138,3 +143,28 @@ def assert_same(got, want, dtype):
     for g, w in zip(got, want, strict=True):
         for name in w:
             torch.testing.assert_close(g[name], w[name], **TOLERANCE[dtype], msg=lambda m: m)
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often the host waits for a number of a tensor."""
+
+    count = 0
+    operations = "local_scalar|is_nonzero"
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += bool(re.search(self.operations, str(func)))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    with Reads() as mode:
+
+        def counted(self, of):
+            mode.count += 1
+            return of(self)
+
+        for name in ("tolist", "numpy", "cpu"):
+            of = getattr(torch.Tensor, name)
+            monkeypatch.setattr(torch.Tensor, name, functools.partialmethod(counted, of))
+        yield mode

@@ -49,9 +49,11 @@ def oracle(x: Tensor, y: Tensor, ignored: int = -100) -> Tensor:
     return torch.stack([t.flatten(1, -2).sum(1) for t in terms])
 
 
-def sums_and_slope(x: Tensor, y: Tensor, upstream: Tensor, dim: int = 1, **more):
+def sums_and_slope(
+    x: Tensor, y: Tensor, upstream: Tensor, dim: int = 1, ignored: int = -100, counts=None
+):
     z = x.clone().requires_grad_()
-    found = torch.stack(class_overlaps(z, y, dim, more.pop("ignored", -100), **more))
+    found = torch.stack(class_overlaps(z, y, counts, dim, ignored))
     (slope,) = torch.autograd.grad(found, z, upstream.to(found.dtype))
     return found.detach(), slope
 
@@ -134,7 +136,7 @@ def test_a_thread_for_which_there_is_no_room_does_nothing(monkeypatch):
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     monkeypatch.setattr(kernel, "parallel", parallel)
-    found = torch.stack(class_overlaps(x, y, 1, -100))
+    found = torch.stack(class_overlaps(x, y, None, 1, -100))
     torch.testing.assert_close(found.double(), oracle(x, y), rtol=1e-6, atol=1e-6)
 
 
@@ -225,7 +227,7 @@ def test_what_is_left_out_is_not_looked_at(soft):  # numerics 12
         arriving[:, 0] = NAN
         _, slope = sums_and_slope(bad, wrong, arriving, ignored=2, counts=counts)
         assert slope[0, :, 3].tolist() == [0] * 5 and slope[0, :, 4].isnan().all()
-    plain = class_overlap._shares(class_overlap.Masks(bad, wrong, 1, 2, counts))
+    plain = class_overlap._shares(class_overlap.Masks(bad, wrong, counts, 1, 2))
     assert all(not z[1].any() for z in plain)
 
 
@@ -252,7 +254,9 @@ def test_targets_of_every_integer_type(kind):
 def test_no_places_and_no_samples():
     for shape in ((2, 3, 0), (0, 3, 4)):
         x = torch.zeros(shape, requires_grad=True)
-        found = torch.stack(class_overlaps(x, torch.zeros(shape[0], shape[2]).long(), 1, -100))
+        found = torch.stack(
+            class_overlaps(x, torch.zeros(shape[0], shape[2]).long(), None, 1, -100)
+        )
         assert found.shape == (3, *shape[:2]) and not found.any()
         found.sum().backward()
         assert x.grad.shape == shape
@@ -266,11 +270,11 @@ def test_many_gradients_at_once_and_second_derivatives(soft):
     x, y = case((2, 3, 4), WIDE, soft)
     x.requires_grad_()
     upstream = torch.randn(5, 3, 2, 3, dtype=WIDE)
-    found = torch.stack(class_overlaps(x, y, 1, 1))
+    found = torch.stack(class_overlaps(x, y, None, 1, 1))
     each = [torch.autograd.grad(found, x, one, retain_graph=True)[0] for one in upstream]
     (both,) = torch.autograd.grad(found, x, upstream, is_grads_batched=True)
     torch.testing.assert_close(both, torch.stack(each), rtol=1e-12, atol=1e-14)
-    call = lambda z: torch.stack(class_overlaps(z, y, 1, 1))  # noqa: E731
+    call = lambda z: torch.stack(class_overlaps(z, y, None, 1, 1))  # noqa: E731
     assert torch.autograd.gradcheck(call, x)
     assert torch.autograd.gradgradcheck(call, x)
 
@@ -294,7 +298,9 @@ def test_a_second_way_back_and_logits_changed_meanwhile():
 def test_a_target_may_need_a_gradient():
     x, y = case((2, 3, 4), WIDE, True)
     x.requires_grad_(), y.requires_grad_()
-    assert torch.autograd.gradcheck(lambda *z: torch.stack(class_overlaps(*z, 1, -100)), (x, y))
+    assert torch.autograd.gradcheck(
+        lambda *z: torch.stack(class_overlaps(*z, None, 1, -100)), (x, y)
+    )
 
 
 def test_what_is_seen_by_nobody_takes_the_kernel_and_nothing_else(monkeypatch):

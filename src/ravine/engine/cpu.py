@@ -131,6 +131,9 @@ class Launch(launch.Launch):
     def set_all_scalars(self, table: np.ndarray[Any, np.dtype[np.float64]]) -> None:
         np.frombuffer(self._scalars)[: table.size] = table.ravel()
 
+    def set_scalar_table(self, table: torch.Tensor) -> None:
+        self.set_all_scalars(table.numpy())
+
     def grow_scalars(self, rows: int) -> None:
         if rows * self._slots > len(self._scalars):
             self._scalars = (ctypes.c_double * (rows * self._slots))()
@@ -157,8 +160,9 @@ class Launch(launch.Launch):
         found: float = sum(self._sums[total * count : (total + 1) * count])
         return found
 
-    def tensor_totals(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def tensor_totals(self) -> torch.Tensor:
         count = self._head[1]
         sums = np.frombuffer(self._sums)[: self._totals * count].reshape(self._totals, count)
         owners = np.frombuffer(self._chunks, dtype=np.int64)[: 3 * count : 3]
-        return np.array([np.bincount(owners, weights=one, minlength=self._tensors) for one in sums])
+        each = [np.bincount(owners, weights=one, minlength=self._tensors) for one in sums]
+        return torch.from_numpy(np.array(each))

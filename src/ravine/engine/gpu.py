@@ -114,7 +114,7 @@ class Launch(launch.Launch):
         self._kernel = kernel
         self._arrays = arrays
         self._misaligned = [0] * arrays
-        self._given: list[tuple[int, torch.Tensor]] = []  # scalars that lie on the device
+        self._given: list[tuple[slice, torch.Tensor]] = []  # scalars that lie on the device
         if interpreted():
             device = torch.device("cpu")
         elif device is None or device.index is None:
@@ -133,6 +133,7 @@ class Launch(launch.Launch):
         self._tables.records[self._chosen, self._arrays + 1] = np.cumsum(blocks) - blocks
         self._tables.changed = True
         self._owners: torch.Tensor | None = None  # made at the next run, on its stream
+        self._several: tuple[torch.Tensor, ...] = ()  # if chosen: which, and their blocks
         self._sums: torch.Tensor | None = None
 
     def set_addresses(self, variable: int, addresses: Sequence[int]) -> None:
@@ -150,11 +151,14 @@ class Launch(launch.Launch):
         self._tables.changed = True
 
     def set_scalar(self, slot: int, value: torch.Tensor) -> None:
-        self._given.append((slot, value))
+        self._given.append((slice(slot, slot + 1), value))
 
     def set_all_scalars(self, table: np.ndarray[Any, np.dtype[np.float64]]) -> None:
         self._tables.scalars[: table.size] = table.ravel()
         self._tables.changed = True
+
+    def set_scalar_table(self, table: torch.Tensor) -> None:
+        self._given.append((slice(0, table.numel()), table.reshape(-1)))
 
     def grow_scalars(self, rows: int) -> None:
         self._tables.grow(rows * self._slots)
@@ -167,8 +171,8 @@ class Launch(launch.Launch):
             if self._owners is None:
                 self._own()
             records, scalars = self._tables.send()
-            for slot, value in self._given:
-                scalars[slot].copy_(value)
+            for slots, value in self._given:
+                scalars[slots].copy_(value)
             self._given.clear()
             self._kernel.function[(self._blocks,)](
                 self._owners,
@@ -201,17 +205,20 @@ class Launch(launch.Launch):
         found = self.totals()
         return any(found[k] != 0 for k in totals)
 
-    def tensor_totals(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        found = np.zeros((self._totals, len(self.sizes)))
+    def tensor_totals(self) -> torch.Tensor:
+        shape = (self._totals, len(self.sizes))
+        found = torch.zeros(shape, dtype=torch.float64, device=self._device)
         if self._sums is None:
             return found
         with self._on_device():
-            self._tables.enter(self._owners, self._sums)
-            lengths = torch.from_numpy(self._counts).to(self._device)
-            for k in range(self._totals):
+            self._tables.enter(self._owners, self._sums, *self._several)
+            if not self._several:
+                found[:, int(self._chosen[0])] = self._sums.sum(0)
+                return found
+            chosen, lengths = self._several
+            for one, sums in zip(found, self._sums.t().contiguous(), strict=True):
                 # One tensor's blocks lie together; added in a fixed order, unlike with index_add.
-                sums = self._sums[:, k].contiguous()
-                found[k, self._chosen] = torch.segment_reduce(sums, "sum", lengths=lengths).cpu()
+                one[chosen] = torch.segment_reduce(sums, "sum", lengths=lengths)
         return found
 
     @torch.inference_mode(False)  # they are written to outside of it, too
@@ -223,6 +230,7 @@ class Launch(launch.Launch):
         else:
             chosen = torch.from_numpy(self._chosen).to(self._device)
             counts = torch.from_numpy(self._counts).to(self._device)
+            self._several = (chosen, counts)
             self._owners = torch.repeat_interleave(chosen, counts, output_size=self._blocks)
         if self._totals:
             shape = (self._blocks, self._totals)

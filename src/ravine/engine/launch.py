@@ -66,6 +66,13 @@ class Launch(ABC):
         """Set as many rows of scalars as the table has."""
 
     @abstractmethod
+    def set_scalar_table(self, table: torch.Tensor) -> None:
+        """Set all rows of scalars to a table (rows, scalars) that may lie on the device.
+
+        For one run, as `set_scalar`.
+        """
+
+    @abstractmethod
     def grow_scalars(self, rows: int) -> None:
         """Make room for at least this many rows of scalars; those there are lost."""
 
@@ -89,5 +96,8 @@ class Launch(ABC):
         """Whether one of these totals of the last run is not 0."""
 
     @abstractmethod
-    def tensor_totals(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Return each total of the last run for each tensor, 0 where one was not selected."""
+    def tensor_totals(self) -> torch.Tensor:
+        """Return each total of the last run for each tensor, 0 where one was not selected.
+
+        (totals, tensors) in float64, where the tensors are; the host does not wait for it.
+        """

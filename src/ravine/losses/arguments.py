@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ravine.engine import capture
 from ravine.errors import ArgumentError, ArgumentTypeError, ShapeError, TargetError, nearest
 
 Reduction = Literal["mean", "sum", "none"]
@@ -63,6 +64,18 @@ def is_checked(name: str, check: str) -> bool:
     raise ArgumentError(
         f"{name}: check has a value that cannot be used", got=repr(check), expected="'on' or 'off'"
     )
+
+
+def refuse_capture(name: str, input: object) -> None:
+    """Raise if a CUDA graph is being captured, by a loss that has to look at values."""
+    if isinstance(input, Tensor) and input.is_cuda and readable(input):
+        capture.refuse(
+            f"{name}: what it checks",
+            input.device,
+            got="check='on', for which the host reads values",
+            expected="check='off'",
+            do="call it once outside of the graph, with its checks; give check='off' inside",
+        )
 
 
 def check_input(name: str, input: Tensor) -> None:

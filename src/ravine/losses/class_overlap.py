@@ -31,16 +31,16 @@ class Masks(NamedTuple):
     """(N, ...), of a float type."""
     target: Tensor
     """Integer classes, without the dimension of the classes, or probabilities of the input's shape."""
+    counts: Tensor | None
+    """(N,) bool: which samples are looked at, the sums of the others are 0; None if all are."""
     dim: int
     """The dimension of the classes in the input, not the first."""
     ignored: int
     """Places of this class are left out, whatever their logits are."""
-    counts: Tensor | None
-    """(N,) bool: samples that are not looked at; their sums are 0. None: all are."""
 
 
 def class_overlaps(
-    input: Tensor, target: Tensor, dim: int, ignore_index: int, counts: Tensor | None = None
+    input: Tensor, target: Tensor, counts: Tensor | None, dim: int, ignore_index: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return right, excess and missed, each (N, K), in float32, or float64 for float64 logits.
 
@@ -50,7 +50,7 @@ def class_overlaps(
         target = target.to(torch.int64)  # a uint8 would be compared with ignore_index as a uint8
     if counts is not None:
         counts = counts.contiguous()
-    masks = Masks(input, target, dim, ignore_index, counts)
+    masks = Masks(input, target, counts, dim, ignore_index)
     if plain_only(input, target, counts) or needs_gradient(target) or not _kernels(input, dim):
         p, miss, y, _ = _shares(masks)
         return (p * y).sum(1), (p * (1 - y)).sum(1), (miss * y).sum(1)
@@ -76,7 +76,7 @@ class ClassOverlaps(torch.autograd.Function):
     def backward(ctx: Any, arriving: Tensor) -> Any:
         input, target, counts = ctx.saved_tensors
         dim, ignored = ctx.rest
-        masks = Masks(input, target, dim, ignored, counts)
+        masks = Masks(input, target, counts, dim, ignored)
         right, excess, missed = arriving.unbind(1)
         # This way back may itself be differentiated, or see many gradients at once (vmap).
         if torch.is_grad_enabled() or is_batched(arriving):
@@ -119,7 +119,7 @@ def _shares(masks: Masks) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
     All of them are 0 where a place is left out; the last one says which are not.
     """
-    input, target, dim, ignored, counts = masks
+    input, target, counts, dim, ignored = masks
     x = input.movedim(dim, -1)
     x = x if x.dtype is torch.float64 else x.float()
     classes = x.shape[-1]

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ravine.errors import TargetError
 from ravine.losses import executors
-from ravine.losses.arguments import readable
 from ravine.losses.bounds import FRACTION, INTEGER, Bound
 from ravine.losses.class_arguments import class_numbers
 from ravine.losses.cross_entropy_reference import check_targets, rows_loss
@@ -76,11 +75,15 @@ class CrossEntropyRows:
         "dim": INTEGER,
     }
 
-    def settle(self, scores: Tensor, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def settle(
+        self, scores: Tensor, values: Mapping[str, Any], checked: bool = True
+    ) -> Mapping[str, Any]:
         given = values["class_weight"]
         if given is None:
             return values
-        numbers = class_numbers("cross_entropy", "class_weight", given, scores, "class weights")
+        numbers = class_numbers(
+            "cross_entropy", "class_weight", given, scores, "class weights", checked=checked
+        )
         return {**values, "class_weight": numbers}
 
     def check_target(self, batch: RowBatch) -> None:
@@ -104,12 +107,6 @@ class CrossEntropyRows:
 
     def reference(self, batch: RowBatch) -> Tensor:
         scores, target, factor, options = batch
-        if target.ndim == 1 and not readable(target):  # vmap has no one_hot
-            kept = target != options["ignore_index"]
-            ones = torch.ones_like(target, dtype=torch.float32) if factor is None else factor
-            factor = torch.where(kept, ones, 0.0)
-            target = torch.arange(scores.shape[1], device=target.device) == target[:, None]
-            target = target.to(torch.float64 if scores.dtype is torch.float64 else torch.float32)
         return rows_loss(scores, target, sample_weight=factor, **options)
 
     def kernel(self, batch: RowBatch, scale: Scale, gradient: Tensor | None) -> Tensor:

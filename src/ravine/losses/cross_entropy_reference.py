@@ -59,7 +59,8 @@ def rows_loss(
     if soft:
         a = a + weights * ((1 - label_smoothing) * targets)
     else:
-        hot = torch.nn.functional.one_hot(torch.where(counts, targets, 0), classes)
+        # Not one_hot, which reads targets on the CPU and is not there for vmap.
+        hot = torch.arange(classes, device=x.device) == torch.where(counts, targets, 0)[:, None]
         a = a + weights * ((1 - label_smoothing) * hot.to(x.dtype))
     # Only 0 times infinity is left out: the slope by a target that is 0 is not.
     inner = (a * torch.where((a == 0) & d.isinf(), 0.0, d)).sum(1)

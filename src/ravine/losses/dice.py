@@ -58,13 +58,12 @@ def dice(
     Differs from: V-Net squares p and y in the denominator. MONAI takes probabilities unless told
     otherwise and has smooth 1e-5; smp sums over the batch unless told otherwise, see the example.
 
-    With ``dim`` two passes over the logits, one there and one back, which reads them again and writes their
-    gradient; logits that are not in torch's memory order of (N, K, ...) are copied first. Without it plain
-    PyTorch operations, about ten passes.
+    Two passes over the logits, one for the sums and one that reads them again and writes the gradient; with
+    ``dim`` logits that do not lie in memory as (N, K, ...) are copied first.
 
     Source: Milletari et al. 2016 for the loss; Sudre et al. 2017 without the squares.
     """
     return tversky_distance(
-        input, target, alpha=0.5, beta=0.5, smooth=smooth / 2,
+        input, target, counts, alpha=0.5, beta=0.5, smooth=smooth / 2,
         dim=dim, class_weight=class_weight, ignore_index=ignore_index,
     )  # fmt: skip

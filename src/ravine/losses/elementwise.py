@@ -33,12 +33,13 @@ from ravine.losses.arguments import (
     is_checked,
     needs_gradient,
     plain_only,
+    refuse_capture,
 )
 from ravine.losses.bounds import TAKEN, Bound, settled
 from ravine.losses.formula import Formula
 from ravine.losses.fused import FusedLoss
 from ravine.losses.one_pass import Call, curvature_alone, value_and_gradient
-from ravine.losses.reduction import reciprocal, reduced, weights_sum
+from ravine.losses.reduction import divisor_of, reciprocal, reduced, weights_sum
 
 # The applying itself: functorch, which Function.apply looks for first, is not at work (`plain_only`).
 _apply = super(torch.autograd.Function, FusedLoss).apply
@@ -112,6 +113,8 @@ class ElementwiseLoss(Formula):
         if others or self.others:
             others = self._named(others, hyperparameters)
         values = self.settle(hyperparameters) if hyperparameters else self.hyperparameters
+        if checked and self._looks(weight, normalizer):
+            refuse_capture(name, input)
         check_reduction(name, reduction, normalizer, checked)
         self._check_tensors(input, target, others)
         check_not_empty(name, input.numel(), reduction, normalizer)
@@ -159,6 +162,10 @@ class ElementwiseLoss(Formula):
         self.check_domain(inputs, target, weight, values)
         return self.elements(inputs, target, weight, values)[-1]
 
+    def _looks(self, weight: Tensor | None, normalizer: float | Tensor | None) -> bool:
+        """Whether there is a value for the host to check."""
+        return bool(self.domains) or weight is not None or isinstance(normalizer, Tensor)
+
     def _named(self, given: tuple[Tensor, ...], options: dict[str, Any]) -> tuple[Tensor, ...]:
         """Return the further tensors, given by position or taken out of the options."""
         rest = self.others[len(given) :]
@@ -204,11 +211,7 @@ class ElementwiseLoss(Formula):
 def _mean_scale(input: Tensor, weight: Tensor | None, normalizer: Any) -> float | Tensor:
     """Return what the sum of the (weighted) losses is multiplied by; on their device, if it is there."""
     if normalizer is not None:
-        lies = isinstance(normalizer, Tensor) and normalizer.device == input.device
-        if lies and not is_at_hand(normalizer):
-            divisor: Tensor = normalizer.detach().to(torch.float64).reshape(())
-            return 1.0 / divisor
-        return 1.0 / float(normalizer)
+        return 1.0 / divisor_of(normalizer, input)
     if weight is None:
         return 1.0 / input.numel()
     total = weight.detach().sum(dtype=torch.float64)

@@ -24,8 +24,8 @@ class Request(NamedTuple):
     batch: RowBatch
     summed: bool
     """Whether the losses are summed."""
-    divisor: float
-    """What the sum is divided by; 0 for the weights' sum."""
+    divisor: float | Tensor
+    """What the sum is divided by, on a GPU also a float64 number there; 0.0 for the weights' sum."""
     checked: bool
     """Whether targets are."""
 
@@ -128,8 +128,9 @@ def first_pass(
                     scale,
                     batch,
                 )
-    batch, amount = settled_targets(rows, batch, divisor == 0, checked, kind)
-    scale = reciprocal(divisor or amount)
+    wanted = not isinstance(divisor, Tensor) and divisor == 0
+    batch, amount = settled_targets(rows, batch, wanted, checked, kind)
+    scale = reciprocal(amount) if wanted else 1.0 / divisor
     losses, gradient = compute(rows, batch, scale, needs_gradient)
     return sum_of(losses, scale) if summed else losses, gradient, scale, batch
 

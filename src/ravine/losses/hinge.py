@@ -42,7 +42,9 @@ class CrammerSinger:
     on_gpu = False
     bounds: Mapping[str, Bound] = {}
 
-    def settle(self, scores: Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
+    def settle(
+        self, scores: Tensor, values: Mapping[str, Any], checked: bool = True
+    ) -> dict[str, Any]:
         return {}
 
     def check_target(self, batch: RowBatch) -> None:

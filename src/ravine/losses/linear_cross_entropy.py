@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ravine.engine.capture import is_capturing
 from ravine.errors import unknown_option
 from ravine.losses.arguments import (
     check_not_empty,
@@ -18,6 +19,7 @@ from ravine.losses.arguments import (
     needs_gradient,
     plain_only,
     readable,
+    refuse_capture,
 )
 from ravine.losses.bounds import NOT_NEGATIVE, POSITIVE, Bound, check_bounds
 from ravine.losses.cross_entropy import CrossEntropyRows
@@ -27,7 +29,7 @@ from ravine.losses.linear_arguments import check_head, check_head_target
 from ravine.losses.linear_autograd import Call, ChunkedRows, evaluate
 from ravine.losses.linear_chunks import Batch, Terms
 from ravine.losses.linear_reference import reference
-from ravine.losses.reduction import reciprocal, reduced
+from ravine.losses.reduction import divisor_of, reciprocal, reduced
 from ravine.losses.row_formula import RowBatch
 
 NAME = "linear_cross_entropy"
@@ -83,8 +85,8 @@ def linear_cross_entropy(
         float16 and bfloat16. With ``return_lse`` a pair of it and (...), both differentiable.
         Products and sums are float32 for half precision too, also that of the gradient of weight,
         which is rounded at its end. Besides the gradients, about 3/64 of the logits is in memory, at
-        least those of 64 samples. Second derivatives, `torch.func`, forward mode, `torch.compile` and
-        gradients by anything but hidden, weight and bias take plain PyTorch, with all logits.
+        least those of 64 samples. Second derivatives, `torch.func`, forward mode, `torch.compile`, CUDA
+        graphs and gradients by anything but hidden, weight and bias take plain PyTorch, with all logits.
 
     Raises:
         TargetError: a class out of range, with its position. ShapeError: shapes that do not fit, or an
@@ -107,8 +109,10 @@ def linear_cross_entropy(
     Team 2024 for the soft cap.
     """
     terms, values = _terms(class_weight, label_smoothing, ignore_index, z_loss, soft_cap)
-    check_reduction(NAME, reduction, normalizer)
     checked = is_checked(NAME, check)
+    if checked:
+        refuse_capture(NAME, hidden)
+    check_reduction(NAME, reduction, normalizer, checked)
     hidden, weight, bias = check_head(hidden, weight, bias)
     soft = check_head_target(hidden, weight, target)
     shape, classes = hidden.shape[:-1], weight.shape[0]
@@ -119,7 +123,7 @@ def linear_cross_entropy(
         factor = check_weight(NAME, sample_weight, shape, hidden, checked).reshape(-1).to(number)
     rows = hidden.reshape(-1, hidden.shape[-1])
     target = target.reshape(-1, classes) if soft else target.reshape(-1).to(torch.int64)
-    options = ROWS.settle(weight.t(), values)
+    options = ROWS.settle(weight.t(), values, checked)
     terms = Terms(ROWS, options, terms.soft_cap, terms.z_loss)
     # Of the scores only the number of classes is looked at: the weight stands in for them.
     counted = RowBatch(weight.t(), target, factor, options)
@@ -128,8 +132,10 @@ def linear_cross_entropy(
     elif not soft:
         counted = without_strangers(counted)
         target, factor = counted.target, counted.factor
-    if plain_only(rows, weight, bias, target, factor) or needs_gradient(
-        target, factor, normalizer, options["class_weight"]
+    if (
+        plain_only(rows, weight, bias, target, factor)
+        or needs_gradient(target, factor, normalizer, options["class_weight"])
+        or is_capturing(hidden.device)  # the host has to know which rows count
     ):
         lse: Tensor | None
         losses, lse = reference(rows, weight, bias, target, factor, terms)
@@ -137,11 +143,11 @@ def linear_cross_entropy(
     else:
         scale: float | Tensor = 1.0
         if reduction == "mean":
-            amount = ROWS.amount(counted) if normalizer is None else normalizer
-            if isinstance(amount, Tensor) and not is_at_hand(amount):
-                scale = reciprocal(amount.double().reshape(()))
+            if normalizer is None:
+                amount = ROWS.amount(counted)
+                scale = reciprocal(float(amount) if is_at_hand(amount) else amount)
             else:
-                scale = reciprocal(float(amount))
+                scale = 1.0 / divisor_of(normalizer, hidden)
         enabled = torch.is_grad_enabled()
         wanted = (
             enabled and rows.requires_grad,

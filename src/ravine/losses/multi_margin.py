@@ -67,9 +67,12 @@ class WestonWatkins(PlainRows):
         "dim": INTEGER,
     }
 
-    def settle(self, scores: Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
+    def settle(
+        self, scores: Tensor, values: Mapping[str, Any], checked: bool = True
+    ) -> dict[str, Any]:
         # Not under the name class_weight, which the mean would divide by.
-        of_class = class_numbers("multi_margin", "class_weight", values["class_weight"], scores)
+        given = values["class_weight"]
+        of_class = class_numbers("multi_margin", "class_weight", given, scores, checked=checked)
         return {"p": values["p"], "margin": values["margin"], "times": of_class}
 
     def check_target(self, batch: RowBatch) -> None:

@@ -42,8 +42,11 @@ class OfCrossEntropy(CrossEntropyRows):
         self.bounds = {**bounds, "ignore_index": INTEGER, "dim": INTEGER}
         self.by_class = by_class
 
-    def settle(self, scores: Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
-        factors = class_numbers(self.name, self.by_class, values[self.by_class], scores)
+    def settle(
+        self, scores: Tensor, values: Mapping[str, Any], checked: bool = True
+    ) -> dict[str, Any]:
+        given = values[self.by_class]
+        factors = class_numbers(self.name, self.by_class, given, scores, checked=checked)
         return {"class_weight": None, **values, self.by_class: factors}
 
     def check_target(self, batch: RowBatch) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ravine.engine.capture import is_capturing
 from ravine.engine.choice import choose, is_dense
 from ravine.engine.element_types import supports
 from ravine.engine.program import Program
@@ -87,7 +88,9 @@ _executors: dict[tuple[Program, torch.dtype, torch.layout, bool], str] = {}
 def _executor(program: Program, input: Tensor) -> str:
     """Return which executor runs the pass; asked once for each type."""
     if input.is_cuda:
-        if _is_capturing(input.device):
+        if is_capturing(input.device):
+            # A launch sends its tables from pinned memory that is written anew for each, and waits for an
+            # earlier copy before: a graph would send them as they are when it is replayed.
             return "reference"
     elif not input.is_cpu:
         return "reference"
@@ -96,16 +99,6 @@ def _executor(program: Program, input: Tensor) -> str:
     if found is None:
         found = _executors[key] = choose(program, input).executor
     return found
-
-
-def _is_capturing(device: torch.device) -> bool:
-    """Whether a CUDA graph is being made of what runs now.
-
-    A launch sends its tables from pinned memory that is written anew for each, and waits for an earlier
-    copy before: a graph would send them as they are when it is replayed, and cannot wait.
-    """
-    with torch.cuda.device(device):
-        return torch.cuda.is_current_stream_capturing()
 
 
 def _one_pass(

@@ -22,6 +22,7 @@ from ravine.losses.bounds import INTEGER, INTEGER_OR_NONE, NOT_NEGATIVE, Bound
 from ravine.losses.class_arguments import check_classes, class_numbers
 from ravine.losses.class_overlap import class_overlaps
 from ravine.losses.kernels.target_scan import scan
+from ravine.losses.mask_overlap import all_shares, mask_overlaps
 from ravine.losses.samples import SampleLoss, sample_loss
 
 
@@ -38,13 +39,18 @@ def mask_loss(
     own = bounds or {}
     every = {"smooth": NOT_NEGATIVE, "dim": INTEGER_OR_NONE, "ignore_index": INTEGER}
     return sample_loss(
-        module, check=check_masks, check_values=check_mask_values, bounds={**own, **every}
+        module,
+        check=check_masks,
+        check_values=check_mask_values,
+        bounds={**own, **every},
+        prepares=True,
     )
 
 
 def tversky_distance(
     input: Tensor,
     target: Tensor,
+    counts: Tensor | None,
     *,
     alpha: float,
     beta: float,
@@ -60,13 +66,9 @@ def tversky_distance(
     perfect prediction. If there is nothing to be found and nothing was, with smooth 0, it is 0.
     """
     if dim is None:
-        kept = target != ignore_index
-        x, y = torch.where(kept, input, 0.0), torch.where(kept, target, 0).to(input.dtype)
-        p, miss = (torch.where(kept, z.sigmoid(), 0.0).flatten(1) for z in (x, -x))
-        y = y.flatten(1)
-        right, excess, missed = (p * y).sum(1), (p * (1 - y)).sum(1), (miss * y).sum(1)
+        right, excess, missed = mask_overlaps(input, target, counts, ignore_index)
     else:
-        right, excess, missed = class_overlaps(input, target, dim, ignore_index)
+        right, excess, missed = class_overlaps(input, target, counts, dim, ignore_index)
     wrong = alpha * excess + beta * missed
     whole = right + wrong + smooth
     found = torch.where(whole == 0, 0.0, wrong / torch.where(whole == 0, 1.0, whole))
@@ -75,9 +77,8 @@ def tversky_distance(
         found = torch.where(perfect, 0.0, torch.where(perfect, 1.0, found) ** gamma)
     if dim is None:
         return found
-    shares = class_numbers(
-        "tversky", "class_weight", class_weight, right
-    )  # checked in `check_masks`
+    # Checked in `check_masks`.
+    shares = class_numbers("tversky", "class_weight", class_weight, right, checked=False)
     return found.mean(1) if shares is None else (found * shares).sum(1) / shares.sum()
 
 
@@ -136,9 +137,13 @@ def check_mask_values(name: str, tensors: tuple[Tensor, ...], values: Mapping[st
         if not _all_known(target, classes, ignored):
             check_classes(name, target, classes, ignored)
         return
+    alone = values["dim"] is None
+    ignored = values["ignore_index"] if alone else 0  # which is a share
+    if target.is_floating_point() and all_shares(target, ignored):
+        return
     wrong = ~((target >= 0) & (target <= 1))
-    if values["dim"] is None:
-        wrong &= target != values["ignore_index"]
+    if alone:
+        wrong &= target != ignored
     check_elements(name, "target", target, wrong, "0, 1 or a number between")
 
 

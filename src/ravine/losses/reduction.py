@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ravine.losses.arguments import is_at_hand
+
 
 def reduced(
     losses: Tensor,
@@ -40,6 +42,18 @@ def reduced(
 def weights_sum(weight: Tensor | None, losses: Tensor) -> Tensor | int:
     """Return the sum of the weights, or how many losses there are where none has a weight."""
     return losses.numel() if weight is None else weight.sum(dtype=losses.dtype)
+
+
+def divisor_of(normalizer: float | Tensor, input: Tensor) -> float | Tensor:
+    """Return the normalizer as a float64 number: on the input's device, not waited for, if it is there."""
+    if (
+        isinstance(normalizer, Tensor)
+        and normalizer.device == input.device
+        and not is_at_hand(normalizer)
+    ):
+        there: Tensor = normalizer.detach().to(torch.float64).reshape(())
+        return there
+    return float(normalizer)
 
 
 def reciprocal(amount: float | Tensor) -> float | Tensor:

@@ -56,8 +56,13 @@ class Rows(Protocol):
     bounds: Mapping[str, Bound]
     """Of the options: option -> (test, the bound in words)."""
 
-    def settle(self, scores: Tensor, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the options in the form that the others want, or raise."""
+    def settle(
+        self, scores: Tensor, values: Mapping[str, Any], checked: bool = True
+    ) -> Mapping[str, Any]:
+        """Return the options in the form that the others want, or raise.
+
+        Their numbers on a device are looked at only if ``checked``.
+        """
 
     def check_target(self, batch: RowBatch) -> None:
         """Raise for the first target that the loss is not defined for."""
@@ -110,5 +115,6 @@ def weights_total(batch: RowBatch) -> Tensor:
     """Return the sum of the sample weights, or how many rows there are where none has a weight."""
     target, factor = batch.target, batch.factor
     if factor is None:
-        return torch.tensor(float(len(target)), dtype=torch.float64, device=target.device)
+        # Filled in there: a copy of the host's number would be waited for.
+        return torch.full((), float(len(target)), dtype=torch.float64, device=target.device)
     return factor.sum(dtype=torch.float64)

@@ -23,6 +23,7 @@ from ravine.losses.arguments import (
     needs_gradient,
     plain_only,
     readable,
+    refuse_capture,
 )
 from ravine.losses.bounds import settled
 from ravine.losses.fused_rows import (
@@ -32,7 +33,7 @@ from ravine.losses.fused_rows import (
     plain_losses,
     without_strangers,
 )
-from ravine.losses.reduction import reduced
+from ravine.losses.reduction import divisor_of, reduced
 from ravine.losses.row_formula import RowBatch, Rows
 from ravine.losses.row_layout import RowLayout, layout_of
 
@@ -78,8 +79,10 @@ class RowLoss:
         if hyperparameters:
             values = self.settle(hyperparameters)
             dim = values.pop("dim", -1)
-        check_reduction(name, reduction, normalizer)
         checked = is_checked(name, check)
+        if checked:
+            refuse_capture(name, input)
+        check_reduction(name, reduction, normalizer, checked)
         usual = not plain_only() and is_usual(input) and is_usual(target)
         layout = None
         if usual:
@@ -99,7 +102,7 @@ class RowLoss:
         if weight is not None:
             factor = check_weight(name, weight, shape, input, checked).reshape(-1).to(layout.wide)
             usual = usual and is_usual(weight)
-        options = self.rows.settle(scores, values)
+        options = self.rows.settle(scores, values, checked)
         batch = RowBatch(scores, target, factor, options)
         if (
             not usual
@@ -109,9 +112,9 @@ class RowLoss:
             losses = self._plain(batch, reduction, normalizer, checked)
             return losses.reshape(shape) if reduction == "none" else losses
         summed = reduction != "none"
-        divisor = 1.0
+        divisor: float | Tensor = 1.0
         if reduction == "mean":
-            divisor = 0.0 if normalizer is None else float(normalizer)
+            divisor = 0.0 if normalizer is None else divisor_of(normalizer, input)
         request = Request(self.rows, batch, summed, divisor, checked)
         if scores.requires_grad and torch.is_grad_enabled():
             found: Tensor = _apply(scores, request)

@@ -24,6 +24,7 @@ from ravine.losses.arguments import (
     is_checked,
     needs_gradient,
     plain_only,
+    refuse_capture,
 )
 from ravine.losses.bounds import Bound, settled
 from ravine.losses.reduction import reduced, weights_sum
@@ -44,6 +45,7 @@ class SampleLoss:
         check_values: (name, tensors, hyperparameters), raises for targets that cannot be used. What
             belongs to left out samples is 0 there.
         bounds: hyperparameter -> (test, the bound in words).
+        prepares: the equation takes tensors as they are, and does what `counted` would.
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class SampleLoss:
         check: Callable[[str, Tensors, Values], torch.Size],
         check_values: Callable[[str, Tensors, Values], None] | None,
         bounds: Mapping[str, Bound],
+        prepares: bool = False,
     ) -> None:
         self.module = module
         self.equation = equation
         self.check = check
         self.check_values = check_values
         self.bounds = bounds
+        self.prepares = prepares
         self.__name__ = equation.__name__
         self.__doc__ = equation.__doc__
         parameters = inspect.signature(equation).parameters.values()
@@ -82,14 +86,16 @@ class SampleLoss:
         while len(tensors) < len(self.inputs) and self.inputs[len(tensors)] in options:
             tensors = (*tensors, options.pop(self.inputs[len(tensors)]))
         values = self.settle(options)
-        check_reduction(name, reduction, normalizer)
         checked = is_checked(name, check)
+        check_reduction(name, reduction, normalizer, checked)
         if len(tensors) != len(self.inputs):
             raise ArgumentTypeError(
                 f"{name}: takes {len(self.inputs)} tensors",
                 got=f"{len(tensors)}",
                 expected=", ".join(self.inputs),
             )
+        if checked and (self.check_values is not None or weight is not None):
+            refuse_capture(name, tensors[0])
         shape = self.check(name, tensors, values)
         check_not_empty(name, shape.numel(), reduction, normalizer)
         factor = None
@@ -109,7 +115,6 @@ class SampleLoss:
         """Return the loss of each sample times its weight."""
         first = tensors[0]
         wide = torch.float64 if first.dtype is torch.float64 else torch.float32
-        tensors = tuple(t.to(wide) if t.is_floating_point() else t for t in tensors)
         counts = kept = None
         if factor is not None:
             counts = kept = factor != 0
@@ -117,16 +122,18 @@ class SampleLoss:
                 # The slope by a weight of 0 is the loss, where there is one.
                 finite = [t.isfinite().reshape(*factor.shape, -1).all(-1) for t in tensors]
                 kept = counts | torch.stack(finite).all(0)
-            # What is left out must not reach the formula: 0 * NaN on the way back is NaN.
-            tensors = tuple(
-                torch.where(kept.reshape(kept.shape + (1,) * (t.ndim - kept.ndim)), t, 0)
-                for t in tensors
-            )
+        if self.prepares:
+            counts = kept
+        else:
+            tensors = counted(tensors, kept)
         if not shape.numel():
-            zero = torch.stack([t.sum() for t in tensors if t.is_floating_point()]).sum()
+            zero = torch.stack([t.sum() for t in tensors if t.is_floating_point()]).sum().to(wide)
             return zero.expand(shape)
         if checked and self.check_values is not None:
-            self.check_values(self.__name__, tensors, values)
+            looked_at = tensors
+            if self.prepares and kept is not None:  # not a copy of the first, the largest one
+                looked_at = (first, *counted(tensors[1:], kept))
+            self.check_values(self.__name__, looked_at, values)
         kind = first.device.type
         narrow = kind != "meta" and torch.is_autocast_enabled(kind)
         # Autocast would take matrix products out of float32.
@@ -140,12 +147,30 @@ class SampleLoss:
         return f"<loss {self.__name__}>"
 
 
+def counted(tensors: Tensors, counts: Tensor | None) -> Tensors:
+    """Return tensors in the type of the arithmetic, with 0 in what belongs to samples left out.
+
+    It must not reach a formula: 0 * NaN on the way back is NaN.
+    """
+    wide = torch.float64 if tensors[0].dtype is torch.float64 else torch.float32
+    tensors = tuple(t.to(wide) if t.is_floating_point() else t for t in tensors)
+    if counts is None:
+        return tensors
+    return tuple(
+        torch.where(counts.reshape(counts.shape + (1,) * (t.ndim - counts.ndim)), t, 0)
+        for t in tensors
+    )
+
+
 def sample_loss(
     module: str,
     *,
     check: Callable[[str, Tensors, Values], torch.Size],
     check_values: Callable[[str, Tensors, Values], None] | None = None,
     bounds: Mapping[str, Bound] | None = None,
+    prepares: bool = False,
 ) -> Callable[[Callable[..., Tensor]], SampleLoss]:
     """Make a `SampleLoss` of the function below; see there for the arguments."""
-    return lambda equation: SampleLoss(module, equation, check, check_values, bounds or {})
+    return lambda equation: SampleLoss(
+        module, equation, check, check_values, bounds or {}, prepares
+    )

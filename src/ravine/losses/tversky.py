@@ -63,13 +63,12 @@ def tversky(
     Differs from: Abraham and Khan's focal Tversky loss calls the price of false negatives alpha, and
     has the exponent 1 / gamma.
 
-    With ``dim`` two passes over the logits, one there and one back, which reads them again and writes their
-    gradient; logits that are not in torch's memory order of (N, K, ...) are copied first. Without it plain
-    PyTorch operations, about ten passes.
+    Two passes over the logits, one for the sums and one that reads them again and writes the gradient; with
+    ``dim`` logits that do not lie in memory as (N, K, ...) are copied first.
 
     Source: Salehi et al. 2017, equation 3; Abraham & Khan 2019 for gamma.
     """
     return tversky_distance(
-        input, target, alpha=alpha, beta=beta, smooth=smooth, gamma=gamma,
+        input, target, counts, alpha=alpha, beta=beta, smooth=smooth, gamma=gamma,
         dim=dim, class_weight=class_weight, ignore_index=ignore_index,
     )  # fmt: skip

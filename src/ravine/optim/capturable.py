@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ravine.engine import capture
 from ravine.engine.norm import sum_of_squares
 from ravine.engine.program import Program
 from ravine.engine.reference import evaluate
@@ -57,13 +58,13 @@ def _refused(where: str, got: str) -> ArgumentError:
 
 def refuse_capture() -> None:
     """Raise an error if a CUDA graph is being captured, by the step of who is not ``capturable``."""
-    if torch.cuda.is_current_stream_capturing():
-        raise ArgumentError(
-            "this step cannot be captured by a CUDA graph",
-            got="an optimizer whose step counts and hyperparameters are read by the host",
-            expected="capturable=True",
-            do="make it so, or capture forward and backward alone and call step() after each replay",
-        )
+    capture.refuse(
+        "this step",
+        torch.device("cuda"),
+        got="an optimizer whose step counts and hyperparameters are read by the host",
+        expected="capturable=True",
+        do="make it so, or capture forward and backward alone and call step() after each replay",
+    )
 
 
 class DeviceNumbers:

@@ -134,4 +134,4 @@ class Pass:
 
     def totals(self) -> Sums:
         """Return what the last run of a sweep added up, a row for each total."""
-        return self.launch.tensor_totals()
+        return self.launch.tensor_totals().cpu().numpy()

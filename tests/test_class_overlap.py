@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ravine import losses
+from ravine.errors import TargetError
 from ravine.losses import class_overlap
 from ravine.losses.class_overlap import class_overlaps
 from ravine.losses.kernels import class_overlap_cpu
@@ -249,6 +250,14 @@ def test_targets_of_every_integer_type(kind):
         x = torch.randn(2, 200, 3)
         y = torch.full((2, 3), 156)
         assert torch.equal(losses.dice(x, y.to(kind), dim=1), losses.dice(x, y, dim=1))
+
+
+@pytest.mark.parametrize("bad", [-100.0, 7.0, 1.5, -0.25, NAN])
+def test_probabilities_are_shares_whatever_the_ignored_class_is(bad):
+    x, y = case((2, 3, 4), torch.float32, True)
+    y[1, 2, 3] = bad
+    with pytest.raises(TargetError, match=r"target\[1, 2, 3\]"):
+        losses.dice(x, y, dim=1)
 
 
 def test_no_places_and_no_samples():

@@ -281,7 +281,7 @@ def test_the_look_at_targets_compiles():
 # --- sums over places ----------------------------------------------------------------------------
 
 
-def overlap_kernel(name, classes, dtype, soft=False, counted=False):
+def overlap_kernel(name, classes, dtype, soft=False, last=False, counted=False):
     """Return a kernel of class overlaps compiled for 65536 places at addresses of 16 bytes."""
     import triton.language as tl
     from triton.backends.compiler import GPUTarget
@@ -299,14 +299,13 @@ def overlap_kernel(name, classes, dtype, soft=False, counted=False):
         "arrived": number, "gradient": stored,
     }  # fmt: skip
     constants = {
-        "SOFT": soft, "COUNTED": counted, "NUMBER": tl.float64 if double else tl.float32,
+        "SOFT": soft, "LAST": last, "COUNTED": counted, "NUMBER": tl.float64 if double else tl.float32,
         "CLASSES": tile.classes, "PLACES": tile.places,
     }  # fmt: skip
-    if classes == 1:  # as Triton does it
-        constants["classes"] = 1
     names = kernel.arg_names
     signature = {n: "constexpr" if n in constants else kinds.get(n, "i32") for n in names}
-    whole = [n for n in names if n in kinds or n == "places"]
+    divisible = ["places", *(["classes"] if classes % 16 == 0 else [])]
+    whole = [n for n in names if n in kinds or n in divisible]
     return triton.compile(
         ASTSource(
             kernel,
@@ -320,17 +319,17 @@ def overlap_kernel(name, classes, dtype, soft=False, counted=False):
 
 
 @pytest.mark.parametrize(
-    ("classes", "dtype", "switches", "moves"),
+    ("classes", "dtype", "switches", "loads", "stores"),
     [
-        (19, torch.float32, {}, (4 + 2, 4)),  # 16 logits a thread, and 4 classes of targets
-        (1024, torch.float32, {}, (4 + 2, 4)),
-        (256, torch.float64, {"soft": True, "counted": True}, (4 + 4, 4)),
-        (3, torch.bfloat16, {"counted": True}, (2 + 2, 2)),
-        (1, torch.float16, {"soft": True}, (2 + 4, 2)),
+        (19, torch.float32, {}, (4 + 2, 4 + 2), 4),  # 16 logits a thread, and 4 classes of targets
+        (1023, torch.float32, {}, (4 + 2, 4 + 2), 4),
+        (256, torch.float64, {"soft": True, "counted": True}, (4 + 4, 4 + 4), 4),
+        (3, torch.bfloat16, {"counted": True}, (2 + 2, 2 + 2), 2),
+        (32, torch.float16, {"last": True}, (2, 2 + 4), 2),  # on the way back what arrives, too
     ],
 )
-def test_overlaps_compile(classes, dtype, switches, moves, tmp_path):
-    for name, wide in (("sums", (moves[0], 0)), ("slopes", moves)):
+def test_overlaps_compile(classes, dtype, switches, loads, stores, tmp_path):
+    for name, wide in (("sums", (loads[0], 0)), ("slopes", (loads[1], stores))):
         compiled = overlap_kernel(name, classes, dtype, **switches)
         ptx = compiled.asm["ptx"]
         found = [m[0] for m in re.findall(r"(ld|st)\.global\S*\.v(4\.b32|2\.b64)", ptx)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from gpu_row_support import EPS, TYPES, Counted
 from gpu_support import DEVICE
-from test_class_overlap import HARD, INF, NAN, WIDE, exact, sums_and_slope
+from test_class_overlap import HARD, INF, NAN, WIDE, exact, sums_and_slope, turned
 from test_class_overlap import case as case_on_cpu
 
 from ravine import losses
@@ -60,6 +60,9 @@ def test_against_float64(shape, kind, soft, monkeypatch, on_the_gpu):
     again = sums_and_slope(x, y, upstream)
     assert torch.equal(again[0], found) and torch.equal(again[1], slope)
     assert on_the_gpu[1].launches == 2
+    other = sums_and_slope(turned(x), y, upstream)  # classes side by side
+    assert torch.equal(other[0], found) and torch.equal(other[1], slope)
+    assert other[1].movedim(1, -1).is_contiguous() or soft
 
 
 @pytest.mark.parametrize("height", [3.0, 17.0, 80.0])

@@ -79,6 +79,24 @@ def test_against_plain_operations_in_float64(shape, kind, soft):
     torch.testing.assert_close(slope.double(), right_slope, rtol=8 * EPS[kind], atol=8 * EPS[kind])
 
 
+def turned(x: Tensor) -> Tensor:
+    """Return the same with the classes of a place side by side in memory."""
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_classes_side_by_side(shape, kind):
+    x, y = case(shape, WIDE, False)
+    x, upstream = x.to(kind), torch.randn(3, *shape[:2], dtype=WIDE)
+    y[-1, -1] = -100
+    counts = torch.arange(shape[0]) != 1
+    right, right_slope = sums_and_slope(x, y, upstream, counts=counts)
+    found, slope = sums_and_slope(turned(x), y, upstream, counts=counts)
+    assert torch.equal(found, right) and torch.equal(slope, right_slope)
+    assert slope.movedim(1, -1).is_contiguous()
+
+
 @SOFT
 def test_every_place_of_the_classes_and_every_order_of_memory(soft):
     x, y = case((2, 5, 7, 3), WIDE, soft)
@@ -125,7 +143,7 @@ def test_the_same_on_any_number_of_threads(soft):
 
 def test_a_thread_for_which_there_is_no_room_does_nothing(monkeypatch):
     x, y = case((2, 19, 1000), torch.float32, False)
-    kernel, _ = class_overlap_cpu._kernels(torch.float32, False, False)
+    kernel, _ = class_overlap_cpu._kernels(torch.float32, False, False, False)
 
     def parallel(head):
         table = (ctypes.c_int64 * 2).from_address(head)

@@ -5,7 +5,8 @@
 
 with p the softmax over the classes. They are one node of autograd: a kernel reads the logits once on the way
 there, and on the way back reads them once more and writes their gradient. Nothing else of their size is made,
-but a copy of logits whose memory is not in the order samples, classes, places, such as channels_last.
+but a copy of logits whose memory is in another order than samples, classes, places, or samples, places,
+classes, as in channels_last; that with probabilities as targets, too.
 
 Plain PyTorch operations take over where a kernel would not be seen: higher derivatives, transforms, forward
 mode, torch.compile, a target that needs a gradient; and on a GPU for more classes than fit into a tile
@@ -102,15 +103,22 @@ def _kernels(input: Tensor, dim: int) -> Any:
 
 
 def _by_class(masks: Masks) -> tuple[Tensor, Tensor]:
-    """Return logits (N, K, P), and classes (N, P) or probabilities (N, K, P), all contiguous."""
-    logits, target = masks.input.detach().movedim(masks.dim, 1), masks.target
+    """Return logits (N, K, P), and classes (N, P) or probabilities (N, K, P), all contiguous.
+
+    But logits that are contiguous as (N, P, K) stay so, where targets are classes.
+    """
+    input, target, dim = masks.input.detach(), masks.target, masks.dim
+    logits = input.movedim(dim, 1)
     samples, classes = logits.shape[:2]
     places = logits.shape[2:].numel()
     if target.is_floating_point():
         wide = class_overlap_cpu.number_type(logits.dtype)
-        target = target.movedim(masks.dim, 1).reshape(samples, classes, places).to(wide)
+        target = target.movedim(dim, 1).reshape(samples, classes, places).to(wide)
     else:
         target = target.reshape(samples, places)
+        rows = input.movedim(dim, -1)
+        if rows.is_contiguous():
+            return rows.reshape(samples, places, classes).transpose(1, 2), target.contiguous()
     return logits.reshape(samples, classes, places).contiguous(), target.contiguous()
 
 

@@ -12,7 +12,7 @@ A kernel finds its work behind the address of `HEAD` int64 numbers:
  6    places of a sample
  7    places of a chunk
  8    chunks of a sample
- 9    address of the logits: sample by sample, class by class
+ 9    address of the logits: sample by sample, and class by class or place by place
 10    address of the targets: classes of the places, or probabilities like the logits
 11    the class that is ignored
 12    address of a bool for each sample, whether it counts, or 0 where all do
@@ -106,7 +106,7 @@ _SLOPES = """
         else:
             for k in range(classes):
                 for r in range(start, stop):
-                    write(gradient, k * head[6] + r, number(0), {stored})
+                    write(gradient, r * classes + k if {last} else k * head[6] + r, number(0), {stored})
 """
 
 
@@ -115,12 +115,17 @@ def number_type(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def is_last(logits: Tensor) -> bool:
+    """Whether the classes of a place are side by side."""
+    return not logits.is_contiguous()
+
+
 @cache
-def _kernels(dtype: torch.dtype, soft: bool, slopes: bool) -> tuple[Kernel, Kernel]:
+def _kernels(dtype: torch.dtype, soft: bool, last: bool, slopes: bool) -> tuple[Kernel, Kernel]:
     number, stored = _STORED[dtype]
     width = number_type(dtype).itemsize
-    types = f"{stored}, {dtype.itemsize}, int64, number, {width}, {soft}"
-    call = (_SLOPES if slopes else _SUMS).format(types=types, width=width, stored=stored)
+    types = f"{stored}, {dtype.itemsize}, int64, number, {width}, {soft}, {last}"
+    call = (_SLOPES if slopes else _SUMS).format(types=types, width=width, stored=stored, last=last)
     source = _SOURCE.format(
         dtype=dtype, kind="soft" if soft else "integer", number=number, width=width,
         size=dtype.itemsize, target_size=width if soft else 8,
@@ -137,7 +142,7 @@ def overlap_sums(
     """Return right, excess and missed of each sample and class, (N, 3, K) in the type of the arithmetic.
 
     Args:
-        logits: (N, K, P), contiguous, of a float type.
+        logits: (N, K, P), of a float type; contiguous or, with classes as targets, (N, P, K) transposed.
         target: (N, P) int64, contiguous; or (N, K, P) in the type of the arithmetic.
         ignored: the class of places that are left out.
         counts: (N,) bool, which samples are looked at; the sums of the others are 0.
@@ -149,7 +154,7 @@ def overlap_sums(
         return found.zero_()
     chunks = samples * _division(logits)[1]
     sums = torch.empty((chunks, 3, classes), dtype=torch.float64, device="cpu")
-    kernel, add = _kernels(logits.dtype, target.ndim == 3, False)
+    kernel, add = _kernels(logits.dtype, target.ndim == 3, is_last(logits), False)
     add.serial(_run(kernel, logits, target, ignored, counts, sums, found))
     return found
 
@@ -167,11 +172,11 @@ def overlap_slopes(
     Args:
         arrived: (N, 2, K), contiguous, in the type of the arithmetic: the slopes by p where the target
             is 1, and where it is 0.
-        gradient: like the logits, not the same memory.
+        gradient: like the logits, in their order of memory, not in the same.
     """
     if logits.numel() == 0:
         return
-    kernel, _ = _kernels(logits.dtype, target.ndim == 3, True)
+    kernel, _ = _kernels(logits.dtype, target.ndim == 3, is_last(logits), True)
     _run(kernel, logits, target, ignored, counts, arrived, gradient)
 
 

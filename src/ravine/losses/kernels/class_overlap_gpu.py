@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ravine.losses.kernels import class_overlap_triton as kernels
+from ravine.losses.kernels.class_overlap_cpu import is_last
 
 TILE = 2048
 """Numbers of a tile at least, half as many of float64: 16 a thread."""
@@ -107,6 +108,7 @@ def _launch(
             places,
             ignored,
             SOFT=target.ndim == 3,
+            LAST=is_last(logits),
             COUNTED=counts is not None,
             NUMBER=tl.float64 if logits.dtype is torch.float64 else tl.float32,
             CLASSES=tile.classes,

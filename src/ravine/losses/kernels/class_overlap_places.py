@@ -12,7 +12,8 @@ has the maximum, the slope by a logit is
 
 All terms of that sum are small where p_m is near 1, so that the slope of m too keeps its digits.
 
-Torch's layout has the places of a class side by side: `LANES` of them are worked on class by class.
+Torch's layout has the places of a class side by side: `LANES` of them are worked on class by class. Where
+the classes of a place are side by side (``last``), as in channels_last, the places are turned on their side.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ STRANGE, LEFT_OUT = -1, -2  # in the place of a class that is out of range, or i
 @part
 def add_places(
     head: Any, x: Any, logits: Any, targets: Any, start: Any, stop: Any, sums: Any,
-    stored: Any, size: Any, kind: Any, number: Any, width: Any, soft: Any,
+    stored: Any, size: Any, kind: Any, number: Any, width: Any, soft: Any, last: Any,
 ) -> None:  # fmt: skip
     """Add places of a sample to the three sums of each class, which are float64."""
     own, others, inverse = stack_bytes(LANE), stack_bytes(LANE), stack_bytes(LANE)
@@ -50,7 +51,8 @@ def add_places(
     for first in range(start, stop, LANES):
         count = min(LANES, stop - first)
         _exponentials(
-            head, x, logits, targets, first, count, own, others, inverse, stored, size, kind, number, soft
+            head, x, logits, targets, first, count, own, others, inverse,
+            stored, size, kind, number, soft, last,
         )  # fmt: skip
         if soft:
             for k in range(classes):
@@ -113,7 +115,8 @@ def _total(x: Any, count: Any, number: Any) -> Any:
 @part
 def _exponentials(
     head: Any, x: Any, logits: Any, targets: Any, first: Any, count: Any,
-    own: Any, others: Any, inverse: Any, stored: Any, size: Any, kind: Any, number: Any, soft: Any,
+    own: Any, others: Any, inverse: Any,
+    stored: Any, size: Any, kind: Any, number: Any, soft: Any, last: Any,
 ) -> None:  # fmt: skip
     """Leave exp(d) in x, the target's classes in own, S in others, and 1 / (1 + S) in inverse.
 
@@ -129,10 +132,15 @@ def _exponentials(
             target = read(targets, first + r, kind)
             known = int32(target) if (target >= 0) & (target < classes) else int32(STRANGE)
             write(own, r, int32(LEFT_OUT) if target == head[11] else known, int32)
+    if last:
+        for r in range(count):
+            for k in range(classes):
+                write(x, k * LANES + r, read(logits, (first + r) * classes + k, stored), number)
     for k in range(classes):
         of_class = logits + (k * head[6] + first) * size
         for r in range(count):
-            v, highest = read(of_class, r, stored), read(top, r, number)
+            v = read(x, k * LANES + r, number) if last else read(of_class, r, stored)
+            highest = read(top, r, number)
             if not soft:
                 v = number(0) if read(own, r, int32) == LEFT_OUT else v
             write(x, k * LANES + r, v, number)
@@ -157,7 +165,7 @@ def _exponentials(
 @part
 def write_slopes(
     head: Any, x: Any, logits: Any, targets: Any, start: Any, stop: Any, arrived: Any, gradient: Any,
-    stored: Any, size: Any, kind: Any, number: Any, width: Any, soft: Any,
+    stored: Any, size: Any, kind: Any, number: Any, width: Any, soft: Any, last: Any,
 ) -> None:  # fmt: skip
     """Write the slopes of the logits of places; ``arrived``: own of each class, then rest."""
     own, others, inverse = stack_bytes(LANE), stack_bytes(LANE), stack_bytes(LANE)
@@ -166,7 +174,8 @@ def write_slopes(
     for first in range(start, stop, LANES):
         count = min(LANES, stop - first)
         _exponentials(
-            head, x, logits, targets, first, count, own, others, inverse, stored, size, kind, number, soft
+            head, x, logits, targets, first, count, own, others, inverse,
+            stored, size, kind, number, soft, last,
         )  # fmt: skip
         for r in range(count):
             write(level, r, number(0), number)
@@ -197,7 +206,15 @@ def write_slopes(
                 slope = p * (h - read(mean, r, number))
                 if not soft:  # whatever arrives
                     slope = number(0) if read(own, r, int32) == LEFT_OUT else slope
-                write(of_class, r, slope, stored)
+                if last:
+                    write(x, k * LANES + r, slope, number)
+                else:
+                    write(of_class, r, slope, stored)
+        if last:
+            for r in range(count):
+                for k in range(classes):
+                    slope = read(x, k * LANES + r, number)
+                    write(gradient, (first + r) * classes + k, slope, stored)
 
 
 @part

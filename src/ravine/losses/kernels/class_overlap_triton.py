@@ -1,8 +1,8 @@
 """Sums over places of a softmax and a target, and their slopes, on a GPU: the Triton kernels.
 
 `class_overlap_places` says what is computed. A program works on tiles of all ``CLASSES``, filled up to a
-power of two, and ``PLACES`` places, which lie side by side in memory. A tile stays in registers: each logit
-is read once on the way there, and once on the way back.
+power of two, and ``PLACES`` places, either of which lie side by side in memory. A tile stays in registers:
+each logit is read once on the way there, and once on the way back.
 
 The sums of a tile are those of its few places; they are added up in float64.
 """
@@ -21,7 +21,7 @@ from ravine.losses.kernels.cross_entropy_triton import _exp_of_negative as exp_o
 @triton.jit
 def _shares(
     scores, target, counts, sample, first, classes, places, ignored,
-    SOFT: tl.constexpr, COUNTED: tl.constexpr, NUMBER: tl.constexpr,
+    SOFT: tl.constexpr, LAST: tl.constexpr, COUNTED: tl.constexpr, NUMBER: tl.constexpr,
     CLASSES: tl.constexpr, PLACES: tl.constexpr,
 ):  # fmt: skip
     """Return where a tile lies, and of it p, 1 - p, y, which logits are the largest, which places count.
@@ -34,7 +34,10 @@ def _shares(
     kept = r < places
     if COUNTED:
         kept = r < tl.where(tl.load(counts + sample) != 0, places, 0)
-    place = (sample * classes + k)[:, None] * places + r[None, :]
+    if LAST:  # the classes of a place are side by side
+        place = (sample * places + r)[None, :] * classes + k[:, None]
+    else:
+        place = (sample * classes + k)[:, None] * places + r[None, :]
     inside = real & kept[None, :]
     if SOFT:
         y = tl.load(target + place, mask=inside, other=0.0)
@@ -65,7 +68,7 @@ def _shares(
 @triton.jit(do_not_specialize=["chunks", "share", "ignored"])
 def sums(
     scores, target, counts, found, chunks, share, classes, places, ignored,
-    SOFT: tl.constexpr, COUNTED: tl.constexpr, NUMBER: tl.constexpr,
+    SOFT: tl.constexpr, LAST: tl.constexpr, COUNTED: tl.constexpr, NUMBER: tl.constexpr,
     CLASSES: tl.constexpr, PLACES: tl.constexpr,
 ):  # fmt: skip
     """Write the three sums of each class over a chunk: a ``share`` of the tiles of a sample."""
@@ -77,7 +80,7 @@ def sums(
         first = (chunk * share + tile) * PLACES
         _, p, miss, y, _, _ = _shares(
             scores, target, counts, sample, first, classes, places, ignored,
-            SOFT, COUNTED, NUMBER, CLASSES, PLACES,
+            SOFT, LAST, COUNTED, NUMBER, CLASSES, PLACES,
         )  # fmt: skip
         right += tl.sum(p * y, axis=1).to(tl.float64)
         excess += tl.sum(p * (1.0 - y), axis=1).to(tl.float64)
@@ -92,7 +95,7 @@ def sums(
 @triton.jit(do_not_specialize=["tiles", "ignored"])
 def slopes(
     scores, target, counts, arrived, gradient, tiles, classes, places, ignored,
-    SOFT: tl.constexpr, COUNTED: tl.constexpr, NUMBER: tl.constexpr,
+    SOFT: tl.constexpr, LAST: tl.constexpr, COUNTED: tl.constexpr, NUMBER: tl.constexpr,
     CLASSES: tl.constexpr, PLACES: tl.constexpr,
 ):  # fmt: skip
     """Write the slopes of the logits of a tile."""
@@ -100,7 +103,7 @@ def slopes(
     sample, first = program // tiles, program % tiles * PLACES
     place, p, _, y, level, kept = _shares(
         scores, target, counts, sample, first, classes, places, ignored,
-        SOFT, COUNTED, NUMBER, CLASSES, PLACES,
+        SOFT, LAST, COUNTED, NUMBER, CLASSES, PLACES,
     )  # fmt: skip
     k = tl.arange(0, CLASSES)
     here = arrived + sample * 2 * classes + k

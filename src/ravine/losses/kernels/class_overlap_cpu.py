@@ -103,10 +103,10 @@ _SLOPES = """
         if counts:
             arrived = head[13] + sample * 2 * classes * {width}
             write_slopes(head, x, logits, targets, start, stop, arrived, gradient, {types})
-        else:
+        else:  # all chunks together cover the sample, whatever its order of memory is
             for k in range(classes):
                 for r in range(start, stop):
-                    write(gradient, r * classes + k if {last} else k * head[6] + r, number(0), {stored})
+                    write(gradient, k * head[6] + r, number(0), {stored})
 """
 
 
@@ -125,7 +125,7 @@ def _kernels(dtype: torch.dtype, soft: bool, last: bool, slopes: bool) -> tuple[
     number, stored = _STORED[dtype]
     width = number_type(dtype).itemsize
     types = f"{stored}, {dtype.itemsize}, int64, number, {width}, {soft}, {last}"
-    call = (_SLOPES if slopes else _SUMS).format(types=types, width=width, stored=stored, last=last)
+    call = (_SLOPES if slopes else _SUMS).format(types=types, width=width, stored=stored)
     source = _SOURCE.format(
         dtype=dtype, kind="soft" if soft else "integer", number=number, width=width,
         size=dtype.itemsize, target_size=width if soft else 8,

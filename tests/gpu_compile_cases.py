@@ -183,7 +183,7 @@ def test_lean_state_compiles_and_moves_eight_elements_at_a_time(m, v, wide):
     assert "ld.local" not in ptx and "st.local" not in ptx
 
 
-# --- cross-entropy over rows ---------------------------------------------------------------------
+# --- losses over rows ----------------------------------------------------------------------------
 
 STORED = {
     torch.float64: "fp64",
@@ -193,34 +193,35 @@ STORED = {
 }
 
 
-def row_kernel(classes, dtype, **switches):
-    """Return cross-entropy's kernel compiled for rows of so many logits, at addresses of 16 bytes."""
+def row_kernel(kernel, classes, dtype, **switches):
+    """Return a kernel compiled for rows of so many scores, at addresses of 16 bytes."""
     import triton.language as tl
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from ravine.losses.kernels.cross_entropy_gpu import tile_of
-    from ravine.losses.kernels.cross_entropy_triton import kernel
+    from ravine.losses.kernels.row_launch import tile_of
 
     tile, double = tile_of(classes, dtype), dtype is torch.float64
     constants = {
-        "EPSILON": 0.0, "SOFT": False, "WEIGHTED": False, "FACTORED": False, "SLOPES": True,
-        "AGAIN": False, "NUMBER": tl.float64 if double else tl.float32,
+        "WEIGHTED": False, "FACTORED": False, "SLOPES": True, "AGAIN": False,
+        "NUMBER": tl.float64 if double else tl.float32,
         "ONE": classes <= tile.columns, "ROWS": tile.rows, "COLUMNS": tile.columns, **switches,
     }  # fmt: skip
     number = "*fp64" if double else "*fp32"
     pointers = dict.fromkeys(["scores", "gradient"], f"*{STORED[dtype]}")
-    pointers |= dict.fromkeys(["class_weight", "factor", "losses"], number)
+    pointers |= dict.fromkeys(["by_class", "factor", "losses"], number)
     pointers |= {
-        "target": number if constants["SOFT"] else "*i64",
+        "target": number if constants.get("SOFT") else "*i64",
         "scale": "*fp64",
         "arrived": "*fp32",
     }
-    signature = {**pointers, "rows": "i32", "classes": "i32", "ignored": "i32"}
+    names = kernel.arg_names
+    signature = {**pointers, "rows": "i32", "classes": "i32"}
+    if "ignored" in names:
+        signature["ignored"] = "i32"
     if classes == 1:  # as Triton does it
         constants["classes"] = 1
     signature |= dict.fromkeys(constants, "constexpr")
-    names = kernel.arg_names
     whole = [*pointers, *(["classes"] if classes % 16 == 0 else [])]
     return triton.compile(
         ASTSource(
@@ -234,6 +235,23 @@ def row_kernel(classes, dtype, **switches):
     )
 
 
+def wide_moves(ptx):
+    """Return how often a thread loads and stores 16 bytes at a time."""
+    found = [m[0] for m in re.findall(r"(ld|st)\.global\S*\.v(4\.b32|2\.b64)", ptx)]
+    return found.count("ld"), found.count("st")
+
+
+def assert_nothing_is_spilled(compiled, tmp_path):
+    assert ".local" not in compiled.asm["ptx"]
+    path = tmp_path / "kernel.cubin"
+    path.write_bytes(compiled.asm["cubin"])
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    done = subprocess.run(
+        [tool, "-res-usage", path], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert re.findall(r"(STACK|LOCAL):(\d+)", done.stdout) == [("STACK", "0"), ("LOCAL", "0")]
+
+
 @pytest.mark.parametrize(
     ("classes", "dtype", "switches", "moves"),
     [
@@ -245,19 +263,32 @@ def row_kernel(classes, dtype, **switches):
     ],
 )
 def test_cross_entropy_compiles(classes, dtype, switches, moves, tmp_path):
-    compiled = row_kernel(classes, dtype, **switches)
+    from ravine.losses.kernels.cross_entropy_triton import kernel
+
+    given = {"EPSILON": 0.0, "SOFT": False, **switches}
+    compiled = row_kernel(kernel, classes, dtype, **given)
     ptx = compiled.asm["ptx"]
-    found = [m[0] for m in re.findall(r"(ld|st)\.global\S*\.v(4\.b32|2\.b64)", ptx)]
-    if moves is not None:
-        assert (found.count("ld"), found.count("st")) == moves
-    assert not re.search(r"\.local|div\.full|div\.approx", ptx)
-    path = tmp_path / "kernel.cubin"
-    path.write_bytes(compiled.asm["cubin"])
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    done = subprocess.run(
-        [tool, "-res-usage", path], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert re.findall(r"(STACK|LOCAL):(\d+)", done.stdout) == [("STACK", "0"), ("LOCAL", "0")]
+    assert moves is None or wide_moves(ptx) == moves
+    assert not re.search(r"div\.full|div\.approx", ptx)
+    assert_nothing_is_spilled(compiled, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("classes", "dtype", "switches", "moves"),
+    [
+        (32768, torch.float32, {"P": 0}, (4, 4)),  # 16 scores a thread, read once
+        (32768, torch.float32, {"P": 1}, (4, 4 + 4)),  # the second time where a row is NaN
+        (32768, torch.float64, {"P": 2, "WEIGHTED": True, "FACTORED": True}, (8, 8 + 8)),
+        (1024, torch.bfloat16, {"P": 2, "AGAIN": True, "FACTORED": True}, (1, 1)),  # 8
+        (10, torch.float16, {"P": 0, "SLOPES": False}, (0, 0)),
+    ],
+)
+def test_hinge_compiles(classes, dtype, switches, moves, tmp_path):
+    from ravine.losses.kernels.hinge_triton import kernel
+
+    compiled = row_kernel(kernel, classes, dtype, MARGIN=1.0, **switches)
+    assert wide_moves(compiled.asm["ptx"]) == moves
+    assert_nothing_is_spilled(compiled, tmp_path)
 
 
 def test_the_look_at_targets_compiles():
@@ -331,14 +362,6 @@ def overlap_kernel(name, classes, dtype, soft=False, last=False, counted=False):
 def test_overlaps_compile(classes, dtype, switches, loads, stores, tmp_path):
     for name, wide in (("sums", (loads[0], 0)), ("slopes", (loads[1], stores))):
         compiled = overlap_kernel(name, classes, dtype, **switches)
-        ptx = compiled.asm["ptx"]
-        found = [m[0] for m in re.findall(r"(ld|st)\.global\S*\.v(4\.b32|2\.b64)", ptx)]
-        path = tmp_path / "kernel.cubin"
-        path.write_bytes(compiled.asm["cubin"])
-        tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-        done = subprocess.run(
-            [tool, "-res-usage", path], capture_output=True, text=True, timeout=60, check=True
-        )
-        assert (found.count("ld"), found.count("st")) == wide, name
-        assert not re.search(r"\.local|div\.full|div\.approx", ptx)
-        assert re.findall(r"(STACK|LOCAL):(\d+)", done.stdout) == [("STACK", "0"), ("LOCAL", "0")]
+        assert wide_moves(compiled.asm["ptx"]) == wide, name
+        assert not re.search(r"div\.full|div\.approx", compiled.asm["ptx"])
+        assert_nothing_is_spilled(compiled, tmp_path)

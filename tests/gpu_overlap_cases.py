@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gpu_row_support import EPS, TYPES, Counted
+from gpu_row_support import EPS, TYPES, Counted, Counter, take_for_a_gpu
 from gpu_support import DEVICE
 from test_class_overlap import HARD, INF, NAN, WIDE, exact, sums_and_slope, turned
 from test_class_overlap import case as case_on_cpu
 
 from ravine import losses
-from ravine.engine import gpu
 from ravine.errors import TargetError
 from ravine.losses import class_overlap, executors
 from ravine.losses.class_overlap import class_overlaps
@@ -23,14 +22,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in.*:RuntimeWarnin
 
 @pytest.fixture(autouse=True)
 def on_the_gpu(monkeypatch):
-    """Take CPU tensors of the interpreter for ones of a GPU; all tests must have launched a kernel."""
-    counted = Counted(class_overlap_triton.sums), Counted(class_overlap_triton.slopes)
-    monkeypatch.setattr(class_overlap_triton, "sums", counted[0])
-    monkeypatch.setattr(class_overlap_triton, "slopes", counted[1])
-    if gpu.interpreted():
-        monkeypatch.setattr(executors, "kind_of", lambda tensor: "gpu")
-    yield counted
-    assert counted[0].launches
+    """Run on a GPU, or as if; all tests must have launched a kernel."""
+    counters = Counter(), Counter()
+    for name, counter in zip(("sums", "slopes"), counters, strict=True):
+        kernel = getattr(class_overlap_triton, name)
+        monkeypatch.setattr(class_overlap_triton, name, Counted(kernel, counter))
+    take_for_a_gpu(monkeypatch)
+    yield counters
+    assert counters[0].launches
 
 
 def case(*given):

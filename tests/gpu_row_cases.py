@@ -10,7 +10,6 @@ from gpu_row_support import (
     TYPES,
     assert_near,
     classes_of,
-    cross_entropy_gpu,
     exact,
     numbers,
     on_the_gpu,
@@ -20,6 +19,7 @@ from gpu_row_support import (
 from gpu_support import DEVICE
 
 from ravine.losses import executors
+from ravine.losses.kernels import row_launch
 
 assert on_the_gpu
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in.*:RuntimeWarning")
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in.*:RuntimeWarnin
 )
 def test_against_float64(classes, dtype, monkeypatch):
     if classes == 1025:  # in tiles
-        monkeypatch.setattr(cross_entropy_gpu, "WIDEST", 512)
+        monkeypatch.setattr(row_launch, "WIDEST", 512)
     rows = 130 if classes == 10 else 3
     x, target = 3 * numbers(rows, classes, dtype=dtype), classes_of(rows, classes)
     wide = wide_of(dtype)
@@ -82,7 +82,7 @@ def test_against_torch():
 @pytest.mark.parametrize("classes", [2, 3, 200])
 def test_confident_rows_to_the_last_places(classes, place, monkeypatch):
     """Also where the largest logit comes in the last of several tiles, and moves what is there."""
-    monkeypatch.setattr(cross_entropy_gpu, "WIDEST", 64)
+    monkeypatch.setattr(row_launch, "WIDEST", 64)
     heights = torch.tensor([0.25, 3.0, 9.5, 17.0, 30.125, 60.0, 80.0], device=DEVICE)
     x = torch.zeros(len(heights), classes, device=DEVICE)
     own = 0 if place == "first" else classes - 1
@@ -115,7 +115,7 @@ HARD = [
 @pytest.mark.parametrize(("classes", "columns"), [(4, 4), (3, 4), (4, 2), (3, 2)])
 def test_hard_rows_as_on_the_cpu(classes, columns, dtype, monkeypatch):
     """In one tile and in two, full and filled up. Other tests hold the CPU to `numerics.md`."""
-    monkeypatch.setattr(cross_entropy_gpu, "WIDEST", columns)
+    monkeypatch.setattr(row_launch, "WIDEST", columns)
     x = torch.tensor(HARD, device=DEVICE).to(dtype)[:, :classes].contiguous()
     target = torch.zeros(len(x), dtype=torch.int64, device=DEVICE)
     chances = torch.tensor([0.5, 0.0, 0.5, 0.0], device=DEVICE)[:classes].repeat(len(x), 1)

@@ -1,4 +1,4 @@
-"""What the GPU cases of losses over rows share: the kernel with its launches counted, float64 references."""
+"""What the GPU cases of losses over rows share: kernels with their launches counted, float64 references."""
 
 from __future__ import annotations
 
@@ -14,21 +14,27 @@ from ravine.losses import cross_entropy, executors
 from ravine.losses.cross_entropy_reference import rows_loss
 
 pytest.importorskip("triton")
-from ravine.losses.kernels import cross_entropy_gpu, cross_entropy_triton
+from ravine.losses.kernels import cross_entropy_gpu, hinge_gpu
 
 TYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 EPS = {torch.float64: 2.0**-52, torch.float32: 2.0**-23}
 INF, NAN = math.inf, math.nan
 
 
-class Counted:
-    """The kernel, which counts its launches."""
+class Counter:
+    """How often kernels were launched."""
 
-    def __init__(self, kernel):
-        self.kernel, self.launches = kernel, 0
+    launches = 0
+
+
+class Counted:
+    """A kernel whose launches are counted."""
+
+    def __init__(self, kernel, counter):
+        self.kernel, self.counter = kernel, counter
 
     def __getitem__(self, grid):
-        self.launches += 1
+        self.counter.launches += 1
         return self.kernel[grid]
 
 
@@ -46,12 +52,13 @@ def take_for_a_gpu(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def on_the_gpu(monkeypatch):
-    """Run on a GPU, or as if; all tests must have launched the kernel."""
-    counted = Counted(cross_entropy_triton.kernel)
-    monkeypatch.setattr(cross_entropy_gpu, "kernel", counted)
+    """Run on a GPU, or as if; all tests must have launched a kernel."""
+    counter = Counter()
+    for module in (cross_entropy_gpu, hinge_gpu):
+        monkeypatch.setattr(module, "kernel", Counted(module.kernel, counter))
     take_for_a_gpu(monkeypatch)
-    yield counted
-    assert counted.launches
+    yield counter
+    assert counter.launches
 
 
 def numbers(*shape, seed=1, dtype=torch.float32):

@@ -19,6 +19,7 @@ from gpu_support import DEVICE
 
 from ravine.errors import TargetError
 from ravine.losses import categorical_focal, cross_entropy, linear_cross_entropy
+from ravine.losses.kernels import row_launch
 from ravine.losses.row_formula import Arrived
 
 assert on_the_gpu
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in.*:RuntimeWarnin
 
 @pytest.mark.parametrize("columns", [4, 2], ids=["one tile", "two tiles"])
 def test_rows_left_out_have_no_influence_whatever_they_hold(columns, monkeypatch):
-    monkeypatch.setattr(cross_entropy_gpu, "WIDEST", columns)
+    monkeypatch.setattr(row_launch, "WIDEST", columns)
     x, target = numbers(5, 4), classes_of(5, 4)
     want = exact(x[[0, 3]], target[[0, 3]])
     x[1], x[2], x[4] = NAN, INF, -INF
@@ -140,7 +141,7 @@ def test_each_row_has_its_own_way_back_and_a_second_derivative():
 
 @pytest.mark.parametrize("columns", [128, 32], ids=["one tile", "tiles"])
 def test_the_gradient_may_lie_where_the_logits_do(columns, monkeypatch):
-    monkeypatch.setattr(cross_entropy_gpu, "WIDEST", columns)
+    monkeypatch.setattr(row_launch, "WIDEST", columns)
     for target in (classes_of(3, 100), numbers(3, 100).softmax(1)):
         x = numbers(3, 100)
         apart = torch.empty_like(x)

@@ -53,6 +53,20 @@ def test_a_peer_with_another_loss_or_gradient_is_not_timed(other):
         bench.tried(other, losses.mse, torch.ones(3), torch.zeros(3))
 
 
+def test_of_a_million_slopes_one_may_lie_on_the_other_side_of_a_kink():
+    y = torch.zeros(1_000_000)
+    y[:3] = torch.tensor([7.0, -7.0, 7.0])
+
+    def other(places):
+        factor = torch.ones_like(y)
+        factor[:places] = 0
+        return lambda x, y: F.mse_loss(x, y) + ((factor - 1) * (x - x.detach())).sum()
+
+    bench.tried(other(1), losses.mse, torch.zeros_like(y), y)
+    with pytest.raises(Unable, match="gives other numbers than ours"):
+        bench.tried(other(2), losses.mse, torch.zeros_like(y), y)
+
+
 @pytest.fixture
 def record(no_compiler):
     seen = []

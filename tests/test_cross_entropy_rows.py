@@ -16,8 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ravine.engine import machine_code
 from ravine.errors import TargetError
 from ravine.losses.cross_entropy_reference import check_targets, rows_loss
+from ravine.losses.kernels import cross_entropy_cpu
 from ravine.losses.kernels.cross_entropy_cpu import number_type, rows_loss_and_gradient
 
 INF, NAN = torch.inf, torch.nan
@@ -223,9 +225,12 @@ def test_check_targets() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="mprotect is of POSIX")
+@pytest.mark.parametrize("shape", [(3, 700), (67, 10), (70, 33)])  # lines asked for ahead, tiles
 @pytest.mark.parametrize("kind", TYPES, ids=str)
-def test_nothing_behind_the_last_row_is_read_or_written(kind: torch.dtype) -> None:
-    rows, classes = 3, 700  # the rows' lines are asked for ahead of time
+def test_nothing_behind_the_last_row_is_read_or_written(
+    kind: torch.dtype, shape: tuple[int, int]
+) -> None:
+    rows, classes = shape
     size = rows * classes * kind.itemsize
     whole = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
     x, y = case(kind, rows, classes, False)
@@ -252,3 +257,20 @@ def guarded(size: int) -> Iterator[Any]:
     assert protect(behind, ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
     yield inside
     assert protect(behind, ctypes.c_size_t(mmap.PAGESIZE), mmap.PROT_READ | mmap.PROT_WRITE) == 0
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64], ids=str)
+def test_rows_turned_tile_by_tile_or_number_by_number(
+    kind: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = [(1, 1), (64, 16), (67, 10), (130, 33), (3, 64), (65, 8)]
+    cases = [case(kind, *shape, soft) for shape in shapes for soft in (False, True)]
+    found = []
+    for tiles in (True, False):
+        monkeypatch.setattr(machine_code, "turns_tiles", lambda tiles=tiles: tiles)
+        cross_entropy_cpu._kernel.cache_clear()
+        found.append([kernel(*one, label_smoothing=0.1) for one in cases])
+    cross_entropy_cpu._kernel.cache_clear()
+    for (loss, slope), (same_loss, same_slope) in zip(*found, strict=True):
+        assert torch.equal(loss, same_loss)
+        assert torch.equal(slope, same_slope)

@@ -18,8 +18,8 @@ OPTIMIZERS = (
     "gpu_cases.py", "gpu_function_cases.py", "gpu_lean_cases.py", "gpu_optimizer_cases.py",
 )  # fmt: skip
 LOSSES = (
-    "gpu_loss_cases.py", "gpu_mask_cases.py", "gpu_overlap_cases.py", "gpu_row_cases.py", "gpu_row_uses.py",
-    "gpu_wait_cases.py",
+    "gpu_distance_cases.py", "gpu_hinge_cases.py", "gpu_loss_cases.py", "gpu_mask_cases.py",
+    "gpu_overlap_cases.py", "gpu_row_cases.py", "gpu_row_uses.py", "gpu_wait_cases.py",
 )  # fmt: skip
 
 needs_triton = pytest.mark.skipif(

@@ -234,7 +234,7 @@ old = atomic_add(head[1], total)"""
 
 
 def test_every_word_that_parts_import_is_one_of_the_compiler():
-    names = set(kernel_language.__all__) - {"Part", *KINDS}
+    names = set(kernel_language.__all__) - {"Part", "SIDE", *KINDS}
     words = {name for name in names if not name.startswith("part")}
     assert all(hasattr(cpu_compiler._Compiler, f"call_{name}") for name in words)
 
@@ -259,6 +259,33 @@ write(head[0], 1, int64(8), int64)"""
     assert numbers.tolist() == [16, 8]
     made = machine_code.optimised(text(body, "float64"))
     assert re.search(rf"call void @llvm.prefetch.*, i32 {int(writes)}, i32 3, i32 1\)", str(made))
+
+
+@pytest.mark.parametrize("kind", kernel_language.SIDE)
+def test_a_tile_is_turned_and_nothing_else_is_touched(kind):
+    side = kernel_language.SIDE[kind]
+    sizes = [
+        (side, side),
+        (1, 1),
+        (side, 3),
+        (5, side),
+        (side - 1, 2),
+        (4, side + 9),
+        (side + 9, 4),
+    ]
+    for count, length in [*sizes, (0, 5), (5, 0)]:
+        source = np.arange(count * (length + 3) + 1, dtype=kind).reshape(-1)[: count * (length + 3)]
+        target = np.full((length + 1, count + 2), -1.0, dtype=kind)
+        lines = np.array([length + 3, count + 2]) * source.itemsize
+        body = f"""turn(
+    head[0], read(head[2], 0, int64), head[1], read(head[2], 1, int64), {count}, {length}, {kind}
+)"""
+        run(body, source, target, lines, number=kind)
+        expected = np.full_like(target, -1.0)
+        high, wide = min(count, side), min(length, side)
+        tile = source.reshape(count, length + 3)[:high, :wide]
+        expected[:wide, :high] = tile.T
+        np.testing.assert_array_equal(target, expected)
 
 
 def test_a_whole_number_is_a_condition():

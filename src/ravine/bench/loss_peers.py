@@ -148,6 +148,7 @@ LOSSES: dict[str, Peer] = {
     "asymmetric": Peer(_asymmetric, _labels),
     "kl_divergence": Peer(_kl_divergence, _numbers),
     "cross_entropy": Peer(F.cross_entropy, _classes, tuple(ROWS)),
+    "multi_margin": Peer(F.multi_margin_loss, _classes, tuple(ROWS)),
     "dice": Peer(_dice, _masks, tuple(MASKS), {"dim": 1}),
 }
 """The losses that are timed, by their name in `ravine.losses`."""

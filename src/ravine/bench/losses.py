@@ -31,7 +31,8 @@ def bench_losses(
     """Time loss and gradient (mean, float32) of each loss on each size, ours and torch's in turns.
 
     Every case has an input of its own, whose gradient is dropped before each call, as a training
-    loop does. A peer is timed after it has given our value and gradient to 1e-3.
+    loop does. A peer is timed after it has given our value and gradient to 1e-3, but for one slope in a
+    million: rounding may put a margin on the other side of its kink.
 
     Args:
         losses: names of `LOSSES`; all of them when empty.
@@ -110,6 +111,7 @@ def tried(loss: Loss, ours: Loss, x: Tensor, *tensors: Tensor) -> Run:
         raise Unable.because(error) from error
     for theirs, exact in ((found, ours(x, *tensors)), (gradient, input.grad)):
         assert theirs is not None and exact is not None
-        if not torch.allclose(theirs, exact, rtol=1e-3, atol=1e-3 * float(exact.abs().max())):
+        near = torch.isclose(theirs, exact, rtol=1e-3, atol=1e-3 * float(exact.abs().max()))
+        if int((~near).sum()) > 1e-6 * exact.numel():
             raise Unable("gives other numbers than ours")
     return run

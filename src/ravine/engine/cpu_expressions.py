@@ -14,6 +14,7 @@ from ravine.engine.kernel_language import Part
 from ravine.engine.lanes import Lane, chosen
 from ravine.engine.lean_words import WORDS
 from ravine.engine.scalar_formulas import FORMULAS
+from ravine.engine.tiles import Lines, Turning
 from ravine.engine.words import HALVES, KINDS
 
 _COMPARISONS = {
@@ -260,6 +261,14 @@ class Expressions(Conversions, ast.NodeVisitor):
         place = self.builder.inttoptr(address.code, bytes_)
         nearest, data = number(3), number(1)
         self.builder.call(function, [place, number(int(bool(decided(writes)))), nearest, data])
+
+    def call_turn(
+        self, source: Value, source_step: Value, target: Value, target_step: Value, count: Value,
+        length: Value, kind: str,
+    ) -> None:  # fmt: skip
+        given = Lines(source.code, source_step.code, count.code, length.code)
+        made = Lines(target.code, target_step.code, length.code, count.code)
+        Turning(self.builder, kind).turn(given, made)
 
     def call_read(self, address: Value, index: Value, kind: str) -> Any:
         held = "uint16" if kind in HALVES else kind

@@ -10,6 +10,8 @@ may say what generated kernels say (`ravine.engine.cpu_source`), ``if`` and ``el
     prefetch(address, True)        # have the line at an address in the cache soon, to write there if True;
                                    # any address may be asked for
     stack_bytes(64)                # the address of so many bytes on the stack, alive until the return
+    turn(a, step, b, bstep, i, j, kind)  # i lines of j numbers at a, step bytes apart, become j lines of i
+                                   # at b: a tile of at most `SIDE` x `SIDE` numbers
     c_call(function, i, j)         # the function in C at an address, of int64 (any number of them); the
                                    # result as an int64, of which int32(...) is an int
     atomic_add(address, amount)    # int64 at address += amount, as one indivisible step; the old value
@@ -37,8 +39,8 @@ from types import FunctionType
 from typing import Any
 
 __all__ = [
-    "Part", "c_call", "float64", "int32", "int64", "largest", "part", "part_any_zero", "part_apart",
-    "part_as_written", "part_reordered", "prefetch", "read", "stack_bytes", "uint8", "write",
+    "SIDE", "Part", "c_call", "float64", "int32", "int64", "largest", "part", "part_any_zero", "part_apart",
+    "part_as_written", "part_reordered", "prefetch", "read", "stack_bytes", "turn", "uint8", "write",
 ]  # fmt: skip
 
 # A word of the language stands for itself; the checkers of Python want to find it somewhere.
@@ -50,8 +52,12 @@ largest: Any = "largest"
 prefetch: Any = "prefetch"
 read: Any = "read"
 stack_bytes: Any = "stack_bytes"
+turn: Any = "turn"
 uint8: Any = "uint8"
 write: Any = "write"
+
+SIDE = {"float32": 16, "float64": 8}
+"""Of the largest tile that can be turned: a line is 64 bytes."""
 
 
 @dataclass(frozen=True)

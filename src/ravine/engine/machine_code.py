@@ -31,6 +31,14 @@ def machine() -> str:
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
 
 
+@lru_cache(maxsize=1)
+def turns_tiles() -> bool:
+    """Whether this processor has vectors of 64 bytes, of which it can move a part."""
+    import llvmlite.binding as llvm
+
+    return bool(llvm.get_host_cpu_features().get("avx512f"))
+
+
 def made(text: str) -> bytes:
     """Return the object file of a module in LLVM's own language."""
     return bytes(_compiling_machine().emit_object(optimised(text)))

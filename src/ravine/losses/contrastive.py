@@ -11,8 +11,9 @@ from torch import Tensor
 from ravine.errors import ShapeError
 from ravine.losses.arguments import check_device, check_elements, check_is_tensor, readable
 from ravine.losses.bounds import POSITIVE
+from ravine.losses.distances import squares_and_distances
 from ravine.losses.samples import sample_loss
-from ravine.losses.vectors import check_vectors, length
+from ravine.losses.vectors import check_vectors
 
 
 def _check(name: str, tensors: tuple[Tensor, ...], values: Mapping[str, Any]) -> torch.Size:
@@ -81,10 +82,8 @@ def contrastive(
 
     Source: Hadsell, Chopra & LeCun 2006, equation 4.
     """
-    difference = input - other
     apart = target != 0
-    # Not the length squared: that has no second derivative at 0.
-    near = 0.5 * (torch.where(apart[..., None], 0.0, difference) ** 2).sum(-1)
-    missing = margin - length(torch.where(apart[..., None], difference, 0.0), 2)
+    squares, distances = squares_and_distances(input, other, apart, counts)
+    missing = margin - distances
     missing = torch.where(missing <= 0, 0.0, missing)
-    return torch.where(apart, 0.5 * missing * missing, near)
+    return 0.5 * torch.where(apart, missing * missing, squares)

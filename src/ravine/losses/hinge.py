@@ -11,9 +11,9 @@ from torch import Tensor
 from ravine.engine.functions import where
 from ravine.errors import TargetError
 from ravine.losses.bounds import Bound
-from ravine.losses.kernels.hinge_cpu import rows_hinge
 from ravine.losses.loss import elementwise_loss
-from ravine.losses.row_formula import RowBatch, Scale, weights_total
+from ravine.losses.margin_rows import MarginRows
+from ravine.losses.row_formula import RowBatch
 from ravine.losses.rows import RowLoss
 
 
@@ -35,11 +35,9 @@ def binary_hinge(x, y):
     return value, where(margin > 0, -y, where(margin == margin, 0.0, margin))
 
 
-class CrammerSinger:
+class CrammerSinger(MarginRows):
     """The rows of the multi-class hinge loss."""
 
-    takes_soft = False
-    on_gpu = False
     bounds: Mapping[str, Bound] = {}
 
     def settle(
@@ -60,9 +58,6 @@ class CrammerSinger:
                 do="count classes from 0; for labels -1 and +1 give a float target",
             )
 
-    def amount(self, batch: RowBatch) -> Tensor:
-        return weights_total(batch)
-
     def reference(self, batch: RowBatch) -> Tensor:
         scores, target, factor, _ = batch
         x = scores if scores.dtype is torch.float64 else scores.float()
@@ -76,10 +71,6 @@ class CrammerSinger:
         margin = 1 + torch.where(same & rival.isinf(), 0.0, rival - own)
         loss = torch.where(margin <= 0, 0.0, margin)
         return loss if factor is None else torch.where(factor == 0, 0.0, factor * loss)
-
-    def kernel(self, batch: RowBatch, scale: Scale, gradient: Tensor | None) -> Tensor:
-        assert isinstance(scale, float)  # on the CPU
-        return rows_hinge(batch.scores, batch.target, batch.factor, scale, gradient)
 
 
 _multi_class = RowLoss("Hinge", "hinge", "", {}, CrammerSinger())

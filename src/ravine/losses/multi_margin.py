@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ravine.losses.bounds import INTEGER, Bound, number
 from ravine.losses.class_arguments import check_classes, class_numbers
-from ravine.losses.row_formula import PlainRows, RowBatch, weights_total
+from ravine.losses.margin_rows import MarginRows
+from ravine.losses.row_formula import RowBatch
 from ravine.losses.rows import RowLoss
 
 DOC = """Multi-class hinge after Weston and Watkins: the mean over the rivals that come too close.
@@ -52,13 +53,11 @@ DOC = """Multi-class hinge after Weston and Watkins: the mean over the rivals th
     times this, and a margin of 2. ``hinge`` of integer classes is Crammer and Singer's, the worst
     rival alone.
 
-    Runs as plain PyTorch operations, about six passes over the scores.
-
     Source: Weston & Watkins 1999, equation 1.
     """
 
 
-class WestonWatkins(PlainRows):
+class WestonWatkins(MarginRows):
     """The rows of the loss."""
 
     bounds: Mapping[str, Bound] = {
@@ -73,13 +72,10 @@ class WestonWatkins(PlainRows):
         # Not under the name class_weight, which the mean would divide by.
         given = values["class_weight"]
         of_class = class_numbers("multi_margin", "class_weight", given, scores, checked=checked)
-        return {"p": values["p"], "margin": values["margin"], "times": of_class}
+        return {"p": int(values["p"]), "margin": values["margin"], "times": of_class}
 
     def check_target(self, batch: RowBatch) -> None:
         check_classes("multi_margin", batch.target, batch.scores.shape[1], None)
-
-    def amount(self, batch: RowBatch) -> Tensor:
-        return weights_total(batch)
 
     def reference(self, batch: RowBatch) -> Tensor:
         scores, target, factor, options = batch

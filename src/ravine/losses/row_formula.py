@@ -77,25 +77,6 @@ class Rows(Protocol):
         """Return the same by a kernel; fill the gradient, times ``scale``, if it is given."""
 
 
-class PlainRows(Rows, Protocol):
-    """Rows for which no kernel pays: the reference is all there is."""
-
-    takes_soft: bool = False
-    on_gpu: bool = False
-
-    def kernel(self, batch: RowBatch, scale: Scale, gradient: Tensor | None) -> Tensor:
-        if gradient is None:
-            return self.reference(batch)
-        assert not isinstance(scale, Arrived)  # on the CPU
-        with torch.enable_grad():
-            leaf = batch.scores.requires_grad_()
-            losses = self.reference(batch)
-            (found,) = torch.autograd.grad((losses * scale).sum(), leaf)
-        # Autograd gives `where` a slope of 0 or 1 at NaN.
-        gradient.copy_(found.masked_fill(losses.isnan()[:, None], torch.nan))
-        return losses.detach()
-
-
 class SmallRows(Rows, Protocol):
     """Rows with a kernel that serves a small batch by one call."""
 

@@ -138,7 +138,7 @@ class SampleLoss:
         narrow = kind != "meta" and torch.is_autocast_enabled(kind)
         # Autocast would take matrix products out of float32.
         with torch.autocast(kind, enabled=False) if narrow else nullcontext():
-            losses = self.equation(*tensors, counts, **values)
+            losses = self.equation(*tensors, counts, **values).to(wide)
         if factor is None or kept is None:
             return losses
         return torch.where(kept, factor.to(wide) * losses, 0.0)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ravine.losses.bounds import NOT_NEGATIVE, POSITIVE, SWITCH, number
+from ravine.losses.distances import distances
 from ravine.losses.samples import sample_loss
-from ravine.losses.vectors import check_vectors, length
+from ravine.losses.vectors import check_vectors
 
 
 def _check(name: str, tensors: tuple[Tensor, ...], values: Mapping[str, Any]) -> torch.Size:
@@ -21,6 +22,7 @@ def _check(name: str, tensors: tuple[Tensor, ...], values: Mapping[str, Any]) ->
 @sample_loss(
     "Triplet",
     check=_check,
+    prepares=True,
     bounds={
         "margin": POSITIVE,
         "p": number(lambda p: 1 <= p <= math.inf, "a number >= 1"),
@@ -79,9 +81,9 @@ def triplet(
 
     Source: Balntas et al. 2016; Schroff et al. 2015 has the squared distance.
     """
-    near = length(anchor - positive + eps, p)
-    far = length(anchor - negative + eps, p)
+    vectors = anchor, positive, negative
+    near, far, *other = distances(vectors, 3 if swap else 2, counts, eps=eps, p=p)
     if swap:
-        far = torch.minimum(far, length(positive - negative + eps, p))
+        far = torch.minimum(far, *other)
     excess = margin + (near - far)
     return torch.where(excess <= 0, 0.0, excess)

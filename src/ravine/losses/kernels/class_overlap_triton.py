@@ -13,9 +13,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ravine.engine.gpu_functions import bfloat16_of, divide, float32_of
-from ravine.losses.kernels.cross_entropy_triton import _difference as difference
-from ravine.losses.kernels.cross_entropy_triton import _exp_of_negative as exp_of_negative
+from ravine.engine.gpu_functions import divide
+from ravine.losses.kernels.cross_entropy_triton import exp_of_negative
+from ravine.losses.kernels.row_tiles import difference, scores_at, write_slopes
 
 
 @triton.jit
@@ -47,10 +47,7 @@ def _shares(
         own = tl.where((own >= 0) & (own < classes), own, -1).to(tl.int32)
         y = tl.where(own[None, :] == k[:, None], 1.0, 0.0).to(NUMBER)
     # Ignored places are read, too: with a mask that may differ from place to place no load is a wide one.
-    if scores.dtype.element_ty == tl.int16:
-        x = float32_of(tl.load(scores + place, mask=inside, other=-128))  # the bits of -inf
-    else:
-        x = tl.load(scores + place, mask=inside, other=-float("inf")).to(NUMBER)
+    x = scores_at(scores, place, inside, NUMBER)
     if not SOFT:
         x = tl.where(kept[None, :], x, -float("inf"))
     top = tl.max(x, axis=0)[None, :]
@@ -116,7 +113,4 @@ def slopes(
     slope = p * (h - tl.sum(p * h, axis=0)[None, :])
     slope = tl.where(kept[None, :], slope, 0.0)
     inside = (k < classes)[:, None] & (first + tl.arange(0, PLACES) < places)[None, :]
-    if gradient.dtype.element_ty == tl.int16:
-        tl.store(gradient + place, bfloat16_of(slope), mask=inside)
-    else:
-        tl.store(gradient + place, slope.to(gradient.dtype.element_ty), mask=inside)
+    write_slopes(gradient, place, slope, inside)

@@ -7,8 +7,9 @@ from functools import cache, lru_cache
 import torch
 from torch import Tensor
 
-from ravine.engine import kernel_cache
+from ravine.engine import kernel_cache, machine_code
 from ravine.engine.cpu_pool import Kernel
+from ravine.engine.kernel_language import SIDE
 from ravine.losses.kernels.head import Head
 
 BLOCK_ELEMENTS, NARROW_BLOCK = 32_768, 8_192
@@ -63,7 +64,7 @@ def whole(head_address):
     {call}
     write(head[11], 4, total_of(head[8], stop, number), float64)
 """
-_NARROW_CALL = "narrow(head, start, stop, {stored}, number, {soft})"
+_NARROW_CALL = "narrow(head, start, stop, {stored}, number, {soft}, {size}, {side})"
 _WIDE_CALL = "wide(head, start, stop, {stored}, number, {size}, {soft}, {exact})"
 HEAD = 13
 """Numbers in the table that a kernel is given."""
@@ -94,8 +95,10 @@ def _ones(classes: int, number: torch.dtype) -> Tensor:
 @cache
 def _kernel(dtype: torch.dtype, soft: bool, narrow: bool, whole: bool = False) -> Kernel:
     number, stored, size = _STORED[dtype]
+    exact = stored == number
+    side = SIDE[stored] if exact and machine_code.turns_tiles() else 0
     call = (_NARROW_CALL if narrow else _WIDE_CALL).format(
-        stored=stored, size=size, soft=soft, exact=stored == number
+        stored=stored, size=size, soft=soft, exact=exact, side=side
     )
     source = _SOURCE.format(
         dtype=dtype, kind="soft" if soft else "integer", number=number, call=call

@@ -2,47 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import NamedTuple
-
-import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ravine.losses.kernels.cross_entropy_triton import kernel
-from ravine.losses.row_formula import Arrived, Scale
-
-TILE = 1024
-"""Logits of a tile at least: rows of few classes share one."""
-
-WIDEST = 4096
-"""Logits of a row in a tile at most, half as many of float64: 16 a thread.
-
-52 registers a thread then, so that four programs share a multiprocessor, and one computes while others wait.
-"""
-
-A_WARP = 512
-"""Logits for each warp of a program, of which there are at least 4."""
-
-
-class Tile(NamedTuple):
-    """How a program's part is cut. By reasoning: nothing of this was measured on a GPU.
-
-    Of rows of less than 64 classes the threads of a row repeat what is done once a row: 225 instructions of a
-    warp for one of 21, several times what its reading and writing takes.
-    """
-
-    rows: int
-    columns: int
-    warps: int
-
-
-def tile_of(classes: int, dtype: torch.dtype) -> Tile:
-    """Return the tile for rows of so many classes."""
-    widest = WIDEST // 2 if dtype is torch.float64 else WIDEST
-    columns = min(triton.next_power_of_2(classes), widest)
-    return Tile(max(1, TILE // columns), columns, max(columns // A_WARP, 4))
+from ravine.losses.kernels.row_launch import launched
+from ravine.losses.row_formula import Scale
 
 
 def rows_loss_and_gradient(
@@ -62,50 +26,15 @@ def rows_loss_and_gradient(
     float64 number on the device, which the host does not wait for, and ``gradient`` may be ``logits``.
     Nothing is done where it is `Arrived` with 1.
     """
-    rows, classes = logits.shape
-    double = logits.dtype is torch.float64
-    losses = torch.empty(
-        rows, dtype=torch.float64 if double else torch.float32, device=logits.device
+    return launched(
+        kernel,
+        logits,
+        targets,
+        class_weight,
+        sample_weight,
+        scale,
+        gradient,
+        ignored=ignore_index,
+        EPSILON=float(label_smoothing),
+        SOFT=targets.ndim == 2,
     )
-    if rows == 0:
-        return losses
-    absent = arrived = logits  # in the place of what is not looked at
-    again = isinstance(scale, Arrived)
-    if isinstance(scale, Arrived):
-        scale, arrived = scale
-    elif gradient is None:
-        scale = absent
-    elif not isinstance(scale, Tensor):  # as an argument it would be a float32
-        scale = torch.full((), scale, dtype=torch.float64, device=logits.device)
-    bfloat = logits.dtype is torch.bfloat16
-    out = absent if gradient is None else gradient
-    if bfloat:
-        logits, out = logits.view(torch.int16), out.view(torch.int16)
-    tile = tile_of(classes, logits.dtype)
-    with torch.cuda.device(logits.device) if logits.is_cuda else nullcontext():
-        kernel[(triton.cdiv(rows, tile.rows),)](
-            logits,
-            targets,
-            absent if class_weight is None else class_weight,
-            absent if sample_weight is None else sample_weight,
-            losses,
-            out,
-            scale,
-            arrived,
-            rows,
-            classes,
-            ignore_index,
-            EPSILON=float(label_smoothing),
-            SOFT=targets.ndim == 2,
-            WEIGHTED=class_weight is not None,
-            FACTORED=sample_weight is not None,
-            SLOPES=gradient is not None,
-            AGAIN=again and gradient is not None,
-            NUMBER=tl.float64 if double else tl.float32,
-            ONE=classes <= tile.columns,
-            ROWS=tile.rows,
-            COLUMNS=tile.columns,
-            num_warps=tile.warps,
-            enable_fp_fusion=True,
-        )
-    return losses

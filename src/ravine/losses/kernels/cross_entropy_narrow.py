@@ -5,7 +5,16 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from ravine.engine.kernel_language import float64, int64, part, part_apart, read, stack_bytes, write
+from ravine.engine.kernel_language import (
+    float64,
+    int64,
+    part,
+    part_apart,
+    read,
+    stack_bytes,
+    turn,
+    write,
+)
 from ravine.engine.vector_formulas import exp_of_negative, log1p
 from ravine.losses.kernels.cross_entropy_cpu import LANES
 from ravine.losses.kernels.cross_entropy_rows import (
@@ -20,8 +29,13 @@ from ravine.losses.kernels.cross_entropy_rows import (
 
 
 @part
-def narrow(head: Any, start: Any, stop: Any, stored: Any, number: Any, soft: Any) -> None:
-    """Work on rows of few classes, `LANES` rows at a time, class by class."""
+def narrow(
+    head: Any, start: Any, stop: Any, stored: Any, number: Any, soft: Any, size: Any, side: Any
+) -> None:
+    """Work on rows of few classes of ``size`` bytes, `LANES` rows at a time, class by class.
+
+    ``side``: of the tiles that are turned at once; 0 where there are none.
+    """
     # Not a beside x: they would be a multiple of 4096 bytes apart, and 4 % slower in float64.
     x = stack_bytes(BUFFER)
     top, others, total = stack_bytes(LANE), stack_bytes(LANE), stack_bytes(LANE)
@@ -30,7 +44,12 @@ def narrow(head: Any, start: Any, stop: Any, stored: Any, number: Any, soft: Any
     classes = head[2]
     for first in range(start, stop, LANES):
         count = min(LANES, stop - first)
-        _turn(head, first, count, stored, number, soft, x, a, factor)
+        if side != 0:
+            _in_tiles(
+                head[4] + first * classes * size, classes * size, x, LANES * size,
+                count, classes, number, size, side,
+            )  # fmt: skip
+        _turn(head, first, count, stored, number, soft, x, a, factor, side)
         _losses(head, first, count, number, x, a, top, others, total, inner, ties, factor)
         if head[9] == 0:
             continue
@@ -46,18 +65,39 @@ def narrow(head: Any, start: Any, stop: Any, stored: Any, number: Any, soft: Any
                 )  # fmt: skip
                 weight = read(factor, r, number)
                 write(x, i, number(0) if weight == number(0) else g * (scale * weight), number)
-        for r in range(count):
-            for k in range(classes):
-                g = read(x, k * LANES + r, number)
-                write(head[9], (first + r) * classes + k, g, stored)
+        if side != 0:
+            _in_tiles(
+                x, LANES * size, head[9] + first * classes * size, classes * size,
+                classes, count, number, size, side,
+            )  # fmt: skip
+        else:
+            for r in range(count):
+                for k in range(classes):
+                    g = read(x, k * LANES + r, number)
+                    write(head[9], (first + r) * classes + k, g, stored)
+
+
+@part
+def _in_tiles(
+    source: Any, source_step: Any, target: Any, target_step: Any, count: Any, length: Any,
+    number: Any, size: Any, side: Any,
+) -> None:  # fmt: skip
+    """Turn ``count`` lines of ``length`` numbers on their side."""
+    for i in range(0, count, side):
+        for j in range(0, length, side):
+            here = source + i * source_step + j * size
+            there = target + j * target_step + i * size
+            turn(here, source_step, there, target_step, count - i, length - j, number)
 
 
 @part_apart  # where LLVM sees that x and a are not the head it scatters vectors: 15 % slower
 def _turn(
     head: Any, first: Any, count: Any, stored: Any, number: Any, soft: Any, x: Any, a: Any,
-    factor: Any,
+    factor: Any, side: Any,
 ) -> None:  # fmt: skip
-    """Lay out logits (x), weights of the classes in each row (a) and of the rows (factor)."""
+    """Lay out the weights of the classes in each row (a) and of the rows (factor), and logits (x)
+    where there are no tiles.
+    """
     classes = head[2]
     epsilon = read(head[11], 0, float64)
     share, kept = number(epsilon / float64(classes)), number(1.0 - epsilon)
@@ -67,7 +107,8 @@ def _turn(
         write(factor, r, row_factor(head, first + r, number, soft), number)
         for k in range(classes):
             i = (first + r) * classes + k
-            write(x, k * LANES + r, read(head[4], i, stored), number)
+            if side == 0:
+                write(x, k * LANES + r, read(head[4], i, stored), number)
             if soft:
                 write(a, k * LANES + r, read(head[5], i, number), number)
     for k in range(classes):

@@ -17,13 +17,14 @@ and of a tile each number is read before it is written, and never again.
 """
 
 # mypy: ignore-errors
-# ruff: noqa: SIM108, RET505, PLR0915
+# ruff: noqa: SIM108, PLR0915
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from ravine.engine.gpu_functions import bfloat16_of, divide, float32_of, log1p
+from ravine.engine.gpu_functions import divide, log1p
+from ravine.losses.kernels.row_tiles import difference, product, scores_at, write_slopes
 
 LOG2E = tl.constexpr(1.4426950216293335)  # of float32; what is missing:
 LOG2E_LOW = tl.constexpr(1.925963033500011519e-08)
@@ -31,7 +32,7 @@ LN2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def _exp_of_negative(d):
+def exp_of_negative(d):
     """Return exp(d) for d <= 0, or NaN: a third of the instructions of the engine's exp.
 
     The hardware's power of two is good to 2^-22, but not its argument: that is corrected afterwards.
@@ -48,37 +49,8 @@ def _exp_of_negative(d):
 
 
 @triton.jit
-def _difference(x, top):
-    """Equal ones differ by 0, infinite ones too."""
-    return tl.where(x == top, 0.0, x - top)
-
-
-@triton.jit
-def _product(a, d):
-    """Nothing of an infinity is nothing."""
-    return tl.where(a == 0, 0.0, a * d)
-
-
-@triton.jit
-def _number(x, NUMBER: tl.constexpr):
-    if x.dtype == tl.int16:
-        return float32_of(x)
-    else:
-        return x.to(NUMBER)
-
-
-@triton.jit
-def _logits(scores, place, inside, NUMBER: tl.constexpr):
-    if scores.dtype.element_ty == tl.int16:
-        x = tl.load(scores + place, mask=inside, other=-128)  # the bits of -inf
-    else:
-        x = tl.load(scores + place, mask=inside, other=-float("inf"))
-    return _number(x, NUMBER)
-
-
-@triton.jit
 def _weights(
-    x, target, class_weight, place, column, own, inside, classes,
+    x, target, by_class, place, column, own, inside, classes,
     EPSILON: tl.constexpr, SOFT: tl.constexpr, WEIGHTED: tl.constexpr, NUMBER: tl.constexpr,
 ):  # fmt: skip
     """Return the weight of each class of a tile in its row."""
@@ -86,7 +58,7 @@ def _weights(
     kept = (1.0 - tl.full((), EPSILON, tl.float64)).to(NUMBER)
     one = tl.full((), 1.0, NUMBER)
     if WEIGHTED:
-        one = tl.load(class_weight + column, mask=column < classes, other=0.0)[None, :]
+        one = tl.load(by_class + column, mask=column < classes, other=0.0)[None, :]
     if SOFT:
         a = one * (kept * tl.load(target + place, mask=inside, other=0.0))
     else:
@@ -98,7 +70,7 @@ def _weights(
 
 @triton.jit
 def _tile(
-    scores, target, class_weight, start, first, own, counts, classes,
+    scores, target, by_class, start, first, own, counts, classes,
     EPSILON: tl.constexpr, SOFT: tl.constexpr, WEIGHTED: tl.constexpr, NUMBER: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -106,11 +78,11 @@ def _tile(
     column = start + tl.arange(0, COLUMNS)
     inside = (column < classes)[None, :] & counts[:, None]
     place = first + column[None, :]
-    x = _logits(scores, place, inside, NUMBER)
+    x = scores_at(scores, place, inside, NUMBER)
     a = x  # of a plain row nobody asks
     if SOFT or EPSILON != 0:
         a = _weights(
-            x, target, class_weight, place, column, own, inside, classes,
+            x, target, by_class, place, column, own, inside, classes,
             EPSILON, SOFT, WEIGHTED, NUMBER,
         )  # fmt: skip
     return column, place, x, a
@@ -123,18 +95,18 @@ def _added(x, a, top, rest, ties, total, inner, PLAIN: tl.constexpr, FIRST: tl.c
     highest = tl.max(x, axis=1)
     if not FIRST:
         highest = tl.where(top > highest, top, highest)
-        fall = _difference(top, highest).to(rest.dtype)
+        fall = difference(top, highest).to(rest.dtype)
         moved = fall < 0
         rest = (rest + tl.where(moved, ties, 0.0)) * tl.exp(fall)
         ties = tl.where(moved, 0.0, ties)
         if not PLAIN:
-            inner += _product(total, fall)
+            inner += product(total, fall)
     level = x == highest[:, None]
     d = x - highest[:, None]
-    rest += tl.sum(tl.where(level, 0.0, _exp_of_negative(d)), axis=1).to(rest.dtype)
+    rest += tl.sum(tl.where(level, 0.0, exp_of_negative(d)), axis=1).to(rest.dtype)
     ties += tl.sum(tl.where(level, 1, 0), axis=1).to(rest.dtype)
     if not PLAIN:
-        inner += tl.sum(_product(a, tl.where(level, 0.0, d)), axis=1).to(rest.dtype)
+        inner += tl.sum(product(a, tl.where(level, 0.0, d)), axis=1).to(rest.dtype)
         total += tl.sum(a, axis=1).to(rest.dtype)
     return highest, rest, ties, total, inner
 
@@ -151,22 +123,19 @@ def _write(
     PLAIN: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of a tile. ``each``: of a plain row, its factor times total / (1 + S)."""
-    e = _exp_of_negative(_difference(x, top[:, None]))
+    e = exp_of_negative(difference(x, top[:, None]))
     if PLAIN:
         slope = tl.where(column[None, :] == own[:, None], at_own[:, None], each[:, None] * e)
     else:
         slope = each[:, None] * _slope(
             e, a, total[:, None], others[:, None], inverse[:, None]
         )  # fmt: skip
-    if gradient.dtype.element_ty == tl.int16:
-        tl.store(gradient + place, bfloat16_of(slope), mask=inside)
-    else:
-        tl.store(gradient + place, slope.to(gradient.dtype.element_ty), mask=inside)
+    write_slopes(gradient, place, slope, inside)
 
 
 @triton.jit
 def _rows(
-    scores, target, class_weight, factor, losses, gradient, scale, arrived, rows, classes, ignored,
+    scores, target, by_class, factor, losses, gradient, scale, arrived, rows, classes, ignored,
     EPSILON: tl.constexpr, SOFT: tl.constexpr, WEIGHTED: tl.constexpr, FACTORED: tl.constexpr,
     SLOPES: tl.constexpr, AGAIN: tl.constexpr, NUMBER: tl.constexpr, ONE: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -193,21 +162,21 @@ def _rows(
     ties, total, inner = rest, rest, rest
     x_own = top
     if PLAIN:
-        x_own = _logits(scores, row * classes + own, counts, NUMBER)
+        x_own = scores_at(scores, row * classes + own, counts, NUMBER)
         tl.debug_barrier()  # before another warp writes where the logits are
         total += 1.0
         if WEIGHTED:
-            total = tl.load(class_weight + own, mask=counts, other=0.0).to(rest.dtype)
+            total = tl.load(by_class + own, mask=counts, other=0.0).to(rest.dtype)
     if ONE:
         column, place, x, a = _tile(
-            scores, target, class_weight, 0, first, own, counts, classes,
+            scores, target, by_class, 0, first, own, counts, classes,
             EPSILON, SOFT, WEIGHTED, NUMBER, COLUMNS,
         )  # fmt: skip
         top, rest, ties, total, inner = _added(x, a, top, rest, ties, total, inner, PLAIN, True)
     else:
         for start in range(0, classes, COLUMNS):
             _, _, x, a = _tile(
-                scores, target, class_weight, start, first, own, counts, classes,
+                scores, target, by_class, start, first, own, counts, classes,
                 EPSILON, SOFT, WEIGHTED, NUMBER, COLUMNS,
             )  # fmt: skip
             top, rest, ties, total, inner = _added(
@@ -217,7 +186,7 @@ def _rows(
     ties = tl.where(top == -float("inf"), 1.0 * classes, ties)  # without what fills up the tile
     others = rest + (ties - 1.0)
     if PLAIN:
-        inner = _product(total, _difference(x_own, top).to(rest.dtype))
+        inner = product(total, difference(x_own, top).to(rest.dtype))
     loss = times.to(rest.dtype) * (total * log1p(others) - inner)
     tl.store(losses + row, tl.where(counts, loss, 0.0).to(NUMBER), mask=real)
     if SLOPES:
@@ -230,7 +199,7 @@ def _rows(
         others, total = others.to(NUMBER), total.to(NUMBER)
         at_own = each
         if PLAIN:
-            e_own = _exp_of_negative(_difference(x_own, top))
+            e_own = exp_of_negative(difference(x_own, top))
             at_own = each * _slope(e_own, total, total, others, inverse)
             each = each * (total * inverse)
         if ONE:
@@ -242,7 +211,7 @@ def _rows(
         else:
             for start in range(0, classes, COLUMNS):
                 column, place, x, a = _tile(
-                    scores, target, class_weight, start, first, own, counts, classes,
+                    scores, target, by_class, start, first, own, counts, classes,
                     EPSILON, SOFT, WEIGHTED, NUMBER, COLUMNS,
                 )  # fmt: skip
                 inside = (column < classes)[None, :] & real[:, None]
@@ -254,7 +223,7 @@ def _rows(
 
 @triton.jit(do_not_specialize=["rows", "ignored"])
 def kernel(
-    scores, target, class_weight, factor, losses, gradient, scale, arrived, rows, classes, ignored,
+    scores, target, by_class, factor, losses, gradient, scale, arrived, rows, classes, ignored,
     EPSILON: tl.constexpr, SOFT: tl.constexpr, WEIGHTED: tl.constexpr, FACTORED: tl.constexpr,
     SLOPES: tl.constexpr, AGAIN: tl.constexpr, NUMBER: tl.constexpr, ONE: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -265,6 +234,6 @@ def kernel(
         wanted = tl.load(arrived) != 1.0
     if wanted:
         _rows(
-            scores, target, class_weight, factor, losses, gradient, scale, arrived, rows, classes, ignored,
+            scores, target, by_class, factor, losses, gradient, scale, arrived, rows, classes, ignored,
             EPSILON, SOFT, WEIGHTED, FACTORED, SLOPES, AGAIN, NUMBER, ONE, ROWS, COLUMNS,
         )  # fmt: skip

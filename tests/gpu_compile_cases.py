@@ -388,3 +388,61 @@ def test_what_multiplies_slopes_moves_sixteen_bytes_at_a_time(kind):
     found = re.findall(r"(ld|st)\.global\S*\.v(?:4\.b32|2\.b64)", compiled.asm["ptx"])
     each = BLOCK * (8 if kind == "fp64" else 4) // 128 // 16
     assert (found.count("ld"), found.count("st")) == (each, each)
+
+
+# --- sums over places ----------------------------------------------------------------------------
+
+
+def overlap_kernel(name, classes, dtype, soft=False, last=False, counted=False):
+    """Return a kernel of class overlaps compiled for 65536 places at addresses of 16 bytes."""
+    import triton.language as tl
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from ravine.losses.kernels import class_overlap_triton
+    from ravine.losses.kernels.class_overlap_gpu import tile_of
+
+    kernel = getattr(class_overlap_triton, name)
+    tile, double = tile_of(classes, dtype), dtype is torch.float64
+    number = "*fp64" if double else "*fp32"
+    stored = f"*{STORED[dtype]}"
+    kinds = {
+        "scores": stored, "target": number if soft else "*i64", "counts": "*u8", "found": "*fp64",
+        "arrived": number, "gradient": stored,
+    }  # fmt: skip
+    constants = {
+        "SOFT": soft, "LAST": last, "COUNTED": counted, "NUMBER": tl.float64 if double else tl.float32,
+        "CLASSES": tile.classes, "PLACES": tile.places,
+    }  # fmt: skip
+    names = kernel.arg_names
+    signature = {n: "constexpr" if n in constants else kinds.get(n, "i32") for n in names}
+    divisible = ["places", *(["classes"] if classes % 16 == 0 else [])]
+    whole = [n for n in names if n in kinds or n in divisible]
+    return triton.compile(
+        ASTSource(
+            kernel,
+            signature,
+            constants,
+            {(names.index(n),): [["tt.divisibility", 16]] for n in whole},
+        ),
+        target=GPUTarget("cuda", 90, 32),
+        options={"num_warps": tile.warps, "enable_fp_fusion": True},
+    )
+
+
+@pytest.mark.parametrize(
+    ("classes", "dtype", "switches", "loads", "stores"),
+    [
+        (19, torch.float32, {}, (4 + 2, 4 + 2), 4),  # 16 logits a thread, and 4 classes of targets
+        (1023, torch.float32, {}, (4 + 2, 4 + 2), 4),
+        (256, torch.float64, {"soft": True, "counted": True}, (4 + 4, 4 + 4), 4),
+        (3, torch.bfloat16, {"counted": True}, (2 + 2, 2 + 2), 2),
+        (32, torch.float16, {"last": True}, (2, 2 + 4), 2),  # on the way back what arrives, too
+    ],
+)
+def test_overlaps_compile(classes, dtype, switches, loads, stores, tmp_path):
+    for name, wide in (("sums", (loads[0], 0)), ("slopes", (loads[1], stores))):
+        compiled = overlap_kernel(name, classes, dtype, **switches)
+        assert wide_moves(compiled.asm["ptx"]) == wide, name
+        assert not re.search(r"div\.full|div\.approx", compiled.asm["ptx"])
+        assert_nothing_is_spilled(compiled, tmp_path)

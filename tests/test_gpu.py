@@ -19,7 +19,8 @@ OPTIMIZERS = (
 )  # fmt: skip
 LOSSES = (
     "gpu_distance_cases.py", "gpu_hinge_cases.py", "gpu_linear_cases.py", "gpu_loss_cases.py",
-    "gpu_mask_cases.py", "gpu_row_cases.py", "gpu_row_uses.py", "gpu_wait_cases.py",
+    "gpu_mask_cases.py", "gpu_overlap_cases.py", "gpu_row_cases.py", "gpu_row_uses.py",
+    "gpu_wait_cases.py",
 )  # fmt: skip
 
 needs_triton = pytest.mark.skipif(

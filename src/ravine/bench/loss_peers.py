@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,8 @@ ROWS: dict[str, tuple[int, ...]] = {
     f"{rows}x{classes}": (rows, classes)
     for rows, classes in ((64, 10), (8192, 10), (8192, 1000), (2048, 32768))
 }
-SIZES: dict[str, tuple[int, ...]] = {**ELEMENTS, **ROWS}
+MASKS: dict[str, tuple[int, ...]] = {"4x19x256x512": (4, 19, 256, 512)}
+SIZES: dict[str, tuple[int, ...]] = {**ELEMENTS, **ROWS, **MASKS}
 """The shapes of the inputs."""
 
 
@@ -29,11 +31,13 @@ class Peer:
         loss: torch's function, or the formula in torch's operations.
         tensors: targets for an input of a shape, on a device, and what else the loss takes.
         sizes: the inputs that it is timed on.
+        options: of our loss.
     """
 
     loss: Loss
     tensors: Callable[[tuple[int, ...], str], tuple[Tensor, ...]]
     sizes: tuple[str, ...] = tuple(ELEMENTS)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _numbers(shape: tuple[int, ...], device: str) -> tuple[Tensor, ...]:
@@ -58,6 +62,18 @@ def _signs(shape: tuple[int, ...], device: str) -> tuple[Tensor, ...]:
 
 def _classes(shape: tuple[int, ...], device: str) -> tuple[Tensor, ...]:
     return (torch.randint(shape[1], shape[:1], device=device),)
+
+
+def _masks(shape: tuple[int, ...], device: str) -> tuple[Tensor, ...]:
+    return (torch.randint(shape[1], (shape[0], *shape[2:]), device=device),)
+
+
+def _dice(x: Tensor, y: Tensor) -> Tensor:
+    # As it is written most often.
+    p, mask = x.softmax(1), F.one_hot(y, x.shape[1]).movedim(-1, 1).to(x.dtype)
+    places = tuple(range(2, x.ndim))
+    right, whole = (p * mask).sum(places), p.sum(places) + mask.sum(places)
+    return (1 - (2 * right + 1) / (whole + 1)).mean()
 
 
 def _log_cosh(x: Tensor, y: Tensor) -> Tensor:
@@ -133,5 +149,6 @@ LOSSES: dict[str, Peer] = {
     "kl_divergence": Peer(_kl_divergence, _numbers),
     "cross_entropy": Peer(F.cross_entropy, _classes, tuple(ROWS)),
     "multi_margin": Peer(F.multi_margin_loss, _classes, tuple(ROWS)),
+    "dice": Peer(_dice, _masks, tuple(MASKS), {"dim": 1}),
 }
 """The losses that are timed, by their name in `ravine.losses`."""

@@ -62,7 +62,7 @@ def bench_losses(
 def _row(name: str, size: str, seconds: float, device: str) -> dict[str, Any]:
     peer, shape = LOSSES[name], SIZES[size]
     x, tensors = torch.randn(shape, device=device), peer.tensors(shape, device)
-    ours = losses.FUNCTIONS[name]
+    ours = partial(losses.FUNCTIONS[name], **peer.options)
     cases: dict[str, Call] = {STREAM: stream(device), OURS: prepared(ours, x, *tensors)[0]}
     unable: dict[str, str] = {}
     cases[UNCHECKED] = prepared(partial(ours, check="off"), x, *tensors)[0]

@@ -58,8 +58,9 @@ def dice(
     Differs from: V-Net squares p and y in the denominator. MONAI takes probabilities unless told
     otherwise and has smooth 1e-5; smp sums over the batch unless told otherwise, see the example.
 
-    Two passes over the logits, one for the sums and one that writes the gradient; with ``dim`` plain PyTorch
-    operations, about ten passes.
+    Two passes over the logits, one for the sums and one that reads them again and writes the gradient. With
+    ``dim`` logits that lie in memory neither as (N, K, ...) nor as (N, ..., K) are copied first, with
+    probabilities as targets the latter, too.
 
     Source: Milletari et al. 2016 for the loss; Sudre et al. 2017 without the squares.
     """

@@ -9,17 +9,21 @@ import torch
 from torch import Tensor
 
 from ravine.errors import ArgumentError, ArgumentTypeError, ShapeError
+from ravine.losses import executors
 from ravine.losses.arguments import (
     check_device,
     check_elements,
     check_input,
     check_is_tensor,
+    plain_only,
     readable,
 )
 from ravine.losses.bounds import INTEGER, INTEGER_OR_NONE, NOT_NEGATIVE, Bound
 from ravine.losses.class_arguments import check_classes, class_numbers
+from ravine.losses.class_overlap import class_overlaps
+from ravine.losses.kernels.target_scan import scan
 from ravine.losses.mask_overlap import all_shares, mask_overlaps
-from ravine.losses.samples import SampleLoss, counted, sample_loss
+from ravine.losses.samples import SampleLoss, sample_loss
 
 
 def mask_loss(
@@ -64,9 +68,7 @@ def tversky_distance(
     if dim is None:
         right, excess, missed = mask_overlaps(input, target, counts, ignore_index)
     else:
-        x, y = counted((input, target), counts)
-        p, miss, y = _classes(x, y, dim, ignore_index)
-        right, excess, missed = (p * y).sum(1), (p * (1 - y)).sum(1), (miss * y).sum(1)
+        right, excess, missed = class_overlaps(input, target, counts, dim, ignore_index)
     wrong = alpha * excess + beta * missed
     whole = right + wrong + smooth
     found = torch.where(whole == 0, 0.0, wrong / torch.where(whole == 0, 1.0, whole))
@@ -76,34 +78,8 @@ def tversky_distance(
     if dim is None:
         return found
     # Checked in `check_masks`.
-    shares = class_numbers("tversky", "class_weight", class_weight, p, checked=False)
+    shares = class_numbers("tversky", "class_weight", class_weight, right, checked=False)
     return found.mean(1) if shares is None else (found * shares).sum(1) / shares.sum()
-
-
-def _classes(
-    input: Tensor, target: Tensor, dim: int, ignore_index: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return p, 1 - p to the last digit, and the target, each (samples, places, classes)."""
-    x = input.movedim(dim, -1)
-    classes = x.shape[-1]
-    if target.is_floating_point():
-        y = target.movedim(dim, -1)
-        kept = torch.ones_like(y[..., :1], dtype=torch.bool)
-    else:
-        kept = (target != ignore_index)[..., None]
-        y = torch.where(kept, target[..., None] == torch.arange(classes, device=x.device), False)
-    x = torch.where(kept, x, 0.0)
-    largest = x.argmax(-1, keepdim=True)
-    top = x.gather(-1, largest)
-    e = torch.where((x == top) & x.isinf(), 0.0, x - top).exp()
-    others = e.scatter(-1, largest, 0.0).sum(-1, keepdim=True)
-    miss = (1 - e + others) / (1 + others)  # 1 - e of the largest is 0
-    p = e / (1 + others)
-    shape = (len(x), -1, classes) if x.numel() else (len(x), 0, classes)
-    return tuple(  # type: ignore[return-value]
-        z.reshape(shape)
-        for z in (torch.where(kept, p, 0.0), torch.where(kept, miss, 0.0), y.to(x.dtype))
-    )
 
 
 def check_masks(name: str, tensors: tuple[Tensor, ...], values: Mapping[str, Any]) -> torch.Size:
@@ -157,12 +133,28 @@ def check_mask_values(name: str, tensors: tuple[Tensor, ...], values: Mapping[st
     if not readable(target) or target.dtype is torch.bool:
         return
     if values["dim"] is not None and not target.is_floating_point():
-        check_classes(name, target, input.shape[values["dim"]], values["ignore_index"])
+        classes, ignored = input.shape[values["dim"]], values["ignore_index"]
+        if not _all_known(target, classes, ignored):
+            check_classes(name, target, classes, ignored)
         return
     alone = values["dim"] is None
-    if alone and target.is_floating_point() and all_shares(target, values["ignore_index"]):
+    ignored = values["ignore_index"] if alone else 0  # which is a share
+    if target.is_floating_point() and all_shares(target, ignored):
         return
     wrong = ~((target >= 0) & (target <= 1))
     if alone:
-        wrong &= target != values["ignore_index"]
+        wrong &= target != ignored
     check_elements(name, "target", target, wrong, "0, 1 or a number between")
+
+
+def _all_known(target: Tensor, classes: int, ignored: int) -> bool:
+    """Whether one look at a target has found no class out of range."""
+    kind = "" if plain_only(target) else executors.kind_of(target)
+    if not kind:
+        return False
+    flat = target.reshape(-1).to(torch.int64)
+    if kind == "cpu":
+        return not scan(flat, classes, ignored, None, None, torch.float32)[0]
+    from ravine.losses.kernels import target_scan_gpu  # which imports Triton
+
+    return not target_scan_gpu.scan(flat, classes, ignored, None, None)[0].item()

@@ -130,7 +130,9 @@ class SampleLoss:
             zero = torch.stack([t.sum() for t in tensors if t.is_floating_point()]).sum().to(wide)
             return zero.expand(shape)
         if checked and self.check_values is not None:
-            looked_at = counted(tensors, kept) if self.prepares and kept is not None else tensors
+            looked_at = tensors
+            if self.prepares and kept is not None:  # not a copy of the first, the largest one
+                looked_at = (first, *counted(tensors[1:], kept))
             self.check_values(self.__name__, looked_at, values)
         kind = first.device.type
         narrow = kind != "meta" and torch.is_autocast_enabled(kind)

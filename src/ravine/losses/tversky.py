@@ -63,8 +63,9 @@ def tversky(
     Differs from: Abraham and Khan's focal Tversky loss calls the price of false negatives alpha, and
     has the exponent 1 / gamma.
 
-    Two passes over the logits, one for the sums and one that writes the gradient; with ``dim`` plain PyTorch
-    operations, about ten passes.
+    Two passes over the logits, one for the sums and one that reads them again and writes the gradient. With
+    ``dim`` logits that lie in memory neither as (N, K, ...) nor as (N, ..., K) are copied first, with
+    probabilities as targets the latter, too.
 
     Source: Salehi et al. 2017, equation 3; Abraham & Khan 2019 for gamma.
     """

@@ -18,8 +18,10 @@ ROWS: dict[str, tuple[int, ...]] = {
     f"{rows}x{classes}": (rows, classes)
     for rows, classes in ((64, 10), (8192, 10), (8192, 1000), (2048, 32768))
 }
-MASKS: dict[str, tuple[int, ...]] = {"4x19x256x512": (4, 19, 256, 512)}
-SIZES: dict[str, tuple[int, ...]] = {**ELEMENTS, **ROWS, **MASKS}
+SEGMENTS: dict[str, tuple[int, ...]] = {"4x19x256x512": (4, 19, 256, 512)}
+MASKS: dict[str, tuple[int, ...]] = {"8x1x1024x1024": (8, 1, 1024, 1024)}
+VECTORS: dict[str, tuple[int, ...]] = {"16384x512": (16384, 512)}
+SIZES: dict[str, tuple[int, ...]] = {**ELEMENTS, **ROWS, **SEGMENTS, **MASKS, **VECTORS}
 """The shapes of the inputs."""
 
 
@@ -64,7 +66,7 @@ def _classes(shape: tuple[int, ...], device: str) -> tuple[Tensor, ...]:
     return (torch.randint(shape[1], shape[:1], device=device),)
 
 
-def _masks(shape: tuple[int, ...], device: str) -> tuple[Tensor, ...]:
+def _segments(shape: tuple[int, ...], device: str) -> tuple[Tensor, ...]:
     return (torch.randint(shape[1], (shape[0], *shape[2:]), device=device),)
 
 
@@ -74,6 +76,21 @@ def _dice(x: Tensor, y: Tensor) -> Tensor:
     places = tuple(range(2, x.ndim))
     right, whole = (p * mask).sum(places), p.sum(places) + mask.sum(places)
     return (1 - (2 * right + 1) / (whole + 1)).mean()
+
+
+def _masks(shape: tuple[int, ...], device: str) -> tuple[Tensor, ...]:
+    return ((torch.rand(shape, device=device) < 0.5).float(),)
+
+
+def _tversky(x: Tensor, y: Tensor) -> Tensor:
+    p, mask = x.sigmoid().flatten(1), y.flatten(1)
+    right = (p * mask).sum(1) + 1
+    wrong = 0.3 * (p * (1 - mask)).sum(1) + 0.7 * ((1 - p) * mask).sum(1)
+    return (1 - right / (right + wrong)).mean()
+
+
+def _vectors(shape: tuple[int, ...], device: str) -> tuple[Tensor, ...]:
+    return torch.randn(shape, device=device), torch.randn(shape, device=device)
 
 
 def _log_cosh(x: Tensor, y: Tensor) -> Tensor:
@@ -149,6 +166,8 @@ LOSSES: dict[str, Peer] = {
     "kl_divergence": Peer(_kl_divergence, _numbers),
     "cross_entropy": Peer(F.cross_entropy, _classes, tuple(ROWS)),
     "multi_margin": Peer(F.multi_margin_loss, _classes, tuple(ROWS)),
-    "dice": Peer(_dice, _masks, tuple(MASKS), {"dim": 1}),
+    "dice": Peer(_dice, _segments, tuple(SEGMENTS), {"dim": 1}),
+    "tversky": Peer(_tversky, _masks, tuple(MASKS), {"alpha": 0.3, "beta": 0.7}),
+    "triplet": Peer(F.triplet_margin_loss, _vectors, tuple(VECTORS)),
 }
 """The losses that are timed, by their name in `ravine.losses`."""

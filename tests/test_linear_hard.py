@@ -256,3 +256,15 @@ def test_allocations_stay_below_a_twentieth_of_the_logits(width, options):
             held += event.nbytes()
             peak = max(peak, held)
     assert peak - hidden.nbytes - weight.nbytes < 0.05 * 2048 * 32768 * 4
+
+
+@pytest.mark.parametrize("rows", [1, 70])
+def test_a_soft_cap_that_is_reached_has_a_slope(rows):
+    """1 - tanh(7)^2 is 3.3e-6: float32 has two digits of it."""
+    weight, hidden = torch.tensor([[14.0], [-16.0], [1.0]]), torch.ones(rows, 1)
+    bias, exact = torch.zeros(3, requires_grad=True), torch.zeros(3, dtype=WIDE, requires_grad=True)
+    target = torch.ones(rows, dtype=torch.int64)
+    linear_cross_entropy(hidden, weight, target, bias, soft_cap=2.0).backward()
+    logits = torch.nn.functional.linear(hidden.to(WIDE), weight.to(WIDE), exact)
+    F.cross_entropy(2 * torch.tanh(logits / 2), target).backward()
+    torch.testing.assert_close(bias.grad.to(WIDE), exact.grad, rtol=2e-6, atol=0)

@@ -25,6 +25,7 @@ from ravine.losses.fused_rows import compute
 from ravine.losses.kernels.cross_entropy_cpu import number_type
 from ravine.losses.linear_strips import Strips, buffered, lent
 from ravine.losses.row_formula import RowBatch, Rows
+from ravine.losses.soft_cap import capped, slope_of_cap
 
 FEWEST, MOST = 64, 256
 """Rows of a chunk: fewer make the products slow, more do not make them faster."""
@@ -173,15 +174,16 @@ def _slopes(
     """Fill in loss and logsumexp of the picked rows; turn their logits into slopes if wanted."""
     count, classes = len(logits.parts[0]), logits.places[-1].stop
     by_lse = bool(terms.z_loss) or found.lse is not None or lse_slope is not None
-    # Slopes by logsumexp need as much memory again.
-    step = max(1, SLOPE_NUMBERS // classes >> by_lse)
+    cap = terms.soft_cap
+    # Slopes by logsumexp need as much memory again, and a soft cap twice as much.
+    step = max(1, SLOPE_NUMBERS // classes >> by_lse + (cap is not None))
     if not is_at_hand(found.losses):
         step = len(logits.buffer)
-    cap = terms.soft_cap
     # One launch, and no second buffer, where the logits are not needed any more.
     in_place = not by_lse and cap is None and executors.executor(terms.rows, logits.buffer) == "gpu"
     for start in range(0, count, step):
-        x = logits.rows(start, min(start + step, count))
+        given = logits.rows(start, min(start + step, count))
+        x = given if cap is None else capped(given, cap)
         if isinstance(picked, slice):
             here: slice | Tensor = slice(picked.start + start, picked.start + start + len(x))
         else:
@@ -190,8 +192,6 @@ def _slopes(
         if target.ndim == 2:
             target = target.to(x.dtype)
         factor = None if batch.factor is None else batch.factor[here]
-        if cap is not None:
-            x.div_(cap).tanh_().mul_(cap)
         losses, slopes = compute(
             terms.rows,
             RowBatch(x, target, factor, terms.options),
@@ -213,7 +213,7 @@ def _slopes(
                 slopes.add_((x - lse[:, None]).exp_().mul_(each[:, None]))
         found.losses[here] = losses
         if wanted and cap is not None:
-            slopes.mul_(x.div_(cap).square_().neg_().add_(1))
+            slopes.mul_(slope_of_cap(given, cap))
         if wanted and not (in_place and logits.whole):
             logits.put(start, slopes)
         del slopes  # before the next ones are made

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ravine.losses import executors
 from ravine.losses.linear_chunks import Terms
+from ravine.losses.soft_cap import capped, slope_of_cap
 
 BLOCK = 1 << 20
 """Logits that plain operations work on at once: their intermediate results are so large."""
@@ -123,7 +124,9 @@ def look(chunk: Chunk, seen: Seen, terms: Terms) -> None:
         return
     plain = is_plain(terms, chunk.target)
     for rows in _blocks(chunk.logits):
-        x = _capped(_logits(chunk, rows), terms.soft_cap)
+        x = _logits(chunk, rows)
+        if terms.soft_cap is not None:
+            x = capped(x, terms.soft_cap)
         top, rest, ties = seen.top[rows], seen.rest[rows], seen.ties[rows]
         highest = torch.maximum(top, x.amax(1))
         fall = torch.where(top == highest, 0.0, top - highest).double()
@@ -177,7 +180,7 @@ def turn(chunk: Chunk, slopes: Slopes, terms: Terms, into: Tensor) -> None:
     plain, cap = is_plain(terms, chunk.target), terms.soft_cap
     for rows in _blocks(chunk.logits):
         logits = _logits(chunk, rows)
-        x = _capped(logits, cap)
+        x = logits if cap is None else capped(logits, cap)
         top, others, inverse, total, by_loss, by_lse, at_own = (t[rows, None] for t in slopes)
         e = _difference(x, top).exp_()
         if plain:
@@ -191,7 +194,7 @@ def turn(chunk: Chunk, slopes: Slopes, terms: Terms, into: Tensor) -> None:
             found = by_loss * torch.where((e == 1) & (others < 1), certain, usual)
         found += by_lse * inverse * e
         if cap is not None:
-            found *= _slope_of_cap(logits, cap)
+            found *= slope_of_cap(logits, cap)
         into[rows] = found
 
 
@@ -203,16 +206,6 @@ def _blocks(logits: Tensor) -> Iterator[slice]:
 def _logits(chunk: Chunk, rows: slice) -> Tensor:
     x = chunk.logits[rows]
     return x if chunk.bias is None else x + chunk.bias[chunk.place]
-
-
-def _capped(x: Tensor, cap: float | None) -> Tensor:
-    return x if cap is None else (x / cap).tanh_().mul_(cap)
-
-
-def _slope_of_cap(x: Tensor, cap: float) -> Tensor:
-    """Return the slope of the soft cap: 1 - tanh^2 has no digits left where tanh is almost 1."""
-    e = (x / cap).abs_().mul_(-2).exp_()
-    return 4 * e / (1 + e).square_()
 
 
 def _weights(x: Tensor, chunk: Chunk, rows: slice, terms: Terms) -> Tensor:

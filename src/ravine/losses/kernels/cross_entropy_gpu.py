@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import triton.language as tl
 from torch import Tensor
 
 from ravine.losses.kernels.cross_entropy_triton import kernel
@@ -31,6 +32,8 @@ A_THREAD_EACH = 128
 
 def few_of(classes: int, dtype: torch.dtype) -> int:
     """Return how many classes there are, if each thread has rows of its own, else 0."""
+    if not hasattr(tl, "gather"):  # of a later Triton than torch 2.6 brings
+        return 0
     columns = tile_of(classes, dtype).columns
     most = FEW // 2 if dtype is torch.float64 else FEW
     return classes if classes % 16 and classes <= columns <= most else 0

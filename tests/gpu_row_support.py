@@ -43,8 +43,8 @@ def take_for_a_gpu(monkeypatch):
     if gpu.interpreted():
         monkeypatch.setattr(executors, "kind_of", lambda tensor: "gpu")
         for name in (
-            "arguments", "class_arguments", "fused_rows", "linear_chunks", "linear_cross_entropy",
-            "reduction",
+            "arguments", "class_arguments", "fused_rows", "linear_autograd", "linear_chunks",
+            "linear_cross_entropy", "reduction",
         ):  # fmt: skip
             module = importlib.import_module(f"ravine.losses.{name}")
             monkeypatch.setattr(module, "is_at_hand", lambda tensor: False)

@@ -1,4 +1,4 @@
-"""Which kernels run on the rows of scores."""
+"""Which kernels run on a tensor."""
 
 from __future__ import annotations
 
@@ -21,3 +21,19 @@ def executor(rows: Any, scores: Tensor) -> Kind:
     """Return what runs the kernel of a row loss on these scores, empty where it has none."""
     kind = kind_of(scores)
     return "" if kind == "gpu" and not rows.on_gpu else kind
+
+
+def multiply(tensor: Tensor, number: float | Tensor) -> None:
+    """Multiply in place; a number on a GPU is not waited for, and where it is 1 nothing is done.
+
+    The tensor is of the type of the arithmetic and has no gaps in memory.
+    """
+    if not isinstance(number, Tensor):
+        if number != 1:
+            tensor.mul_(number)
+    elif number.numel() == 1 and kind_of(tensor) == "gpu":
+        from ravine.losses.kernels import times_gpu  # which imports Triton
+
+        times_gpu.multiply(tensor, number)
+    else:
+        tensor.mul_(number)

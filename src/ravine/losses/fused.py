@@ -68,11 +68,6 @@ class FusedLoss(torch.autograd.Function):
             if gradient is None:
                 found.append(None)
                 continue
-            if total and isinstance(factor, Tensor) and executors.kind_of(gradient) == "gpu":
-                from ravine.losses.kernels import times_gpu  # which imports Triton
-
-                times_gpu.multiply(gradient, factor)
-            elif isinstance(factor, Tensor) or factor != 1:
-                gradient.mul_(factor)
+            executors.multiply(gradient, factor)
             found.append(gradient if gradient.dtype is one.dtype else gradient.to(one.dtype))
         return tuple(found)

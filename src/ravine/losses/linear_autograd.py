@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ravine.losses import linear_products
-from ravine.losses.arguments import is_batched
+from ravine.losses import executors, linear_products
+from ravine.losses.arguments import is_at_hand, is_batched
 from ravine.losses.fused_rows import sum_of
 from ravine.losses.kernels.cross_entropy_cpu import number_type
 from ravine.losses.linear_chunks import Batch, Terms, sweep
@@ -99,10 +99,10 @@ class ChunkedRows(torch.autograd.Function):
         elif grad is not None:
             if gradients is None:  # used up by an earlier way back
                 _, _, gradients = evaluate(*inputs, call=call)
-            if not grad.is_cpu or grad.item() != 1:
-                for gradient in gradients:
-                    if gradient is not None:
-                        gradient.mul_(grad)
+            factor = grad.item() if is_at_hand(grad) else grad
+            for gradient in gradients:
+                if gradient is not None:
+                    executors.multiply(gradient, factor)
         found = [
             None if gradient is None else gradient.to(t.dtype)
             for gradient, t in zip(gradients, inputs, strict=True)

@@ -121,15 +121,23 @@ def check_masks(name: str, tensors: tuple[Tensor, ...], values: Mapping[str, Any
         )
     if shape[dim] == 0:
         raise ShapeError(f"{name}: there are no classes", got=got)
-    shares = class_numbers(name, "class_weight", values["class_weight"], input.movedim(dim, -1))
-    if shares is not None and readable(shares) and not bool(shares.sum() > 0):
-        raise ArgumentError(f"{name}: class_weight is 0 for every class")
+    _shares_of_classes(name, input, values, checked=False)
     return shape[:1]
 
 
+def _shares_of_classes(
+    name: str, input: Tensor, values: Mapping[str, Any], checked: bool
+) -> Tensor | None:
+    scores = input.movedim(values["dim"] or 0, -1)
+    return class_numbers(name, "class_weight", values["class_weight"], scores, checked=checked)
+
+
 def check_mask_values(name: str, tensors: tuple[Tensor, ...], values: Mapping[str, Any]) -> None:
-    """Raise `TargetError` for the first class out of range, or share that is not in 0 .. 1."""
+    """Raise for the first class out of range, a share that is not in 0 .. 1, class weights that are none."""
     input, target = tensors[0], tensors[1].detach()
+    shares = _shares_of_classes(name, input, values, checked=True)
+    if shares is not None and readable(shares) and not bool(shares.sum() > 0):
+        raise ArgumentError(f"{name}: class_weight is 0 for every class")
     if not readable(target) or target.dtype is torch.bool:
         return
     if values["dim"] is not None and not target.is_floating_point():

@@ -216,10 +216,11 @@ def test_options_out_of_bounds():
         ):
             assert "label_smoothing has a value that cannot be used" in message(ArgumentError, call)
     for option in ("ignore_index", "dim"):
-        text = message(ArgumentError, losses.cross_entropy, x, y, **{option: 1.5})
-        assert text == f"cross_entropy: {option} has a value that cannot be used\n" + (
-            "  got:      1.5\n  expected: an integer"
-        )
+        for bad in (1.5, 2**63, -(2**63) - 1):
+            text = message(ArgumentError, losses.cross_entropy, x, y, **{option: bad})
+            assert text == f"cross_entropy: {option} has a value that cannot be used\n" + (
+                f"  got:      {bad}\n  expected: an integer of 64 bits"
+            )
     text = message(ShapeError, losses.cross_entropy, x, y, class_weight=torch.ones(2))
     assert text == (
         "cross_entropy: class_weight does not fit the classes\n"

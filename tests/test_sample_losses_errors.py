@@ -76,6 +76,7 @@ def test_targets():  # numerics 10
         ("contrastive", "margin", -1.0),
         ("dice", "smooth", -1.0),
         ("dice", "dim", 1.5),
+        ("dice", "ignore_index", 2**63),
         ("tversky", "alpha", math.nan),
         ("tversky", "beta", -0.1),
         ("tversky", "gamma", 0),

@@ -38,8 +38,11 @@ def _learned(x: Any) -> bool:
 
 
 POSITIVE_OR_TENSOR: Bound = (_learned, "a finite number > 0, or a float tensor of one such number")
-INTEGER: Bound = (lambda x: isinstance(x, int) and not isinstance(x, bool), "an integer")
-INTEGER_OR_NONE: Bound = (lambda x: x is None or INTEGER[0](x), "an integer or None")
+INTEGER: Bound = (
+    lambda x: isinstance(x, int) and not isinstance(x, bool) and -(2**63) <= x < 2**63,
+    "an integer of 64 bits",
+)
+INTEGER_OR_NONE: Bound = (lambda x: x is None or INTEGER[0](x), "an integer of 64 bits or None")
 SWITCH: Bound = (lambda x: isinstance(x, bool), "True or False")
 
 

@@ -20,7 +20,7 @@ from ravine.engine.gpu_source import kernel_source
 from ravine.engine.lean import NONNEGATIVE, SIGNED, STOCHASTIC_BFLOAT16
 from ravine.engine.norm import SQUARES
 from ravine.engine.program import Program, Stage
-from ravine.losses import pass_plan
+from ravine.losses import mask_overlap, pass_plan, sample_pass
 from ravine.optim.options import step_program
 from ravine.rules import RULES
 
@@ -445,4 +445,71 @@ def test_overlaps_compile(classes, dtype, switches, loads, stores, tmp_path):
         compiled = overlap_kernel(name, classes, dtype, **switches)
         assert wide_moves(compiled.asm["ptx"]) == wide, name
         assert not re.search(r"div\.full|div\.approx", compiled.asm["ptx"])
+        assert_nothing_is_spilled(compiled, tmp_path)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=str)
+def test_masks_compile(kind, monkeypatch):
+    made = []
+    compiled = SimpleNamespace(compiled=lambda *given: made.append(given), Launch=_Made)
+    monkeypatch.setattr(sample_pass, "executor", lambda name: compiled)
+    x, y = torch.zeros(2, 2, 300, dtype=kind)
+    for each in (mask_overlap._sums, mask_overlap._slope):
+        each._made((x, y), 2, 300)
+    for program, types, totals in made:
+        assert "ld.global" in assembly(program, types, totals, block=NARROW)
+    assert len(made) == 2
+
+
+class _Made:
+    """In the place of a launch."""
+
+    def __init__(self, *given, **options):
+        pass
+
+    def set_rows(self, rows):
+        pass
+
+
+# --- distances -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "pairs", "moves"),
+    [
+        (torch.float32, 512, 2, (3 * 4, 3 * 4)),  # 16 numbers a thread of three matrices
+        (torch.bfloat16, 128, 3, (3 * 2, 3 * 2)),
+        (torch.float16, 4096, 1, (2 * 2, 2 * 2)),
+    ],
+)
+def test_distances_compile(dtype, width, pairs, moves, tmp_path):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from ravine.losses.kernels import distances_gpu
+
+    rows, columns = distances_gpu.tile_of(width)
+    stored = f"*{STORED[dtype]}"
+    kinds = dict.fromkeys(["a", "b", "c", "of_a", "of_b", "of_c"], stored)
+    kinds |= {"found": "*fp64", "times": "*fp64", "rows": "i32", "width": "i32"}
+    third = pairs > 1
+    constants = {"EPS": 1e-6, "PAIRS": pairs, "ROWS": rows, "COLUMNS": columns}
+    for kernel, own, wide in [
+        (distances_gpu.distances, {}, (moves[0], 0)),
+        (distances_gpu.slopes, {"A": True, "B": True, "C": third}, moves),
+    ]:
+        names = kernel.arg_names
+        given = constants | own
+        whole = [name for name in names if name in kinds and name != "rows"]
+        compiled = triton.compile(
+            ASTSource(
+                kernel,
+                {name: kinds.get(name, "constexpr") for name in names},
+                given,
+                {(names.index(name),): [["tt.divisibility", 16]] for name in whole},
+            ),
+            target=GPUTarget("cuda", 90, 32),
+            options={"num_warps": 4, "enable_fp_fusion": True},
+        )
+        assert wide_moves(compiled.asm["ptx"]) == wide
         assert_nothing_is_spilled(compiled, tmp_path)

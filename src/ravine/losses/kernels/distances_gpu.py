@@ -118,6 +118,12 @@ def slopes(
             _write(of_b, place, inside, of_y)
 
 
+def tile_of(width: int) -> tuple[int, int]:
+    """Return the rows and columns of a tile for rows of so many numbers."""
+    columns = min(triton.next_power_of_2(width), WIDEST)
+    return max(1, TILE // columns), columns
+
+
 def _launch(
     kernel: Any,
     vectors: Sequence[Tensor],
@@ -128,8 +134,7 @@ def _launch(
 ) -> None:
     first = vectors[0]
     rows, width = first.shape
-    columns = min(triton.next_power_of_2(width), WIDEST)
-    height = max(1, TILE // columns)
+    height, columns = tile_of(width)
     given = [_seen(one) for one in (*vectors, first)][:3]  # a third one that nothing looks at
     with torch.cuda.device(first.device) if first.is_cuda else nullcontext():
         kernel[(triton.cdiv(rows, height),)](

@@ -46,7 +46,7 @@ def outside(y, *, ignored):
 _overlap, _overlap_slope = Equation(overlap), Equation(overlap_slope)
 _sums = SamplePass(_overlap, added=("right", "excess", "missed"))
 _slope = SamplePass(_overlap_slope, written="slope")
-_outside = SamplePass(Equation(outside), added=("outside",))
+_outside = SamplePass(Equation(outside), added=("outside",), counts=True)
 
 
 def mask_overlaps(

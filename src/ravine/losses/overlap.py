@@ -128,8 +128,11 @@ def check_masks(name: str, tensors: tuple[Tensor, ...], values: Mapping[str, Any
 def _shares_of_classes(
     name: str, input: Tensor, values: Mapping[str, Any], checked: bool
 ) -> Tensor | None:
-    scores = input.movedim(values["dim"] or 0, -1)
-    return class_numbers(name, "class_weight", values["class_weight"], scores, checked=checked)
+    given = values["class_weight"]
+    if given is None:
+        return None
+    scores = input.movedim(values["dim"], -1)
+    return class_numbers(name, "class_weight", given, scores, checked=checked)
 
 
 def check_mask_values(name: str, tensors: tuple[Tensor, ...], values: Mapping[str, Any]) -> None:

@@ -43,13 +43,19 @@ class SamplePass:
         equation: ``(tensors, *, numbers) -> results``; it joins no two numbers.
         added: how the results are called, if their sums are wanted.
         written: how the one result is called, if it is wanted itself.
+        counts: what is wanted of the sums is how many results are not 0, which costs less.
     """
 
     def __init__(
-        self, equation: Equation, *, added: tuple[str, ...] = (), written: str = ""
+        self,
+        equation: Equation,
+        *,
+        added: tuple[str, ...] = (),
+        written: str = "",
+        counts: bool = False,
     ) -> None:
         self._tensors, self._numbers = equation.tensors, tuple(equation.hyperparameters)
-        self._added, self._written = added, written
+        self._added, self._written, self._counts = added, written, counts
         self._program = Program([Stage(equation, equation.tensors, added or (written,))])
         self._plans = threading.local()
         self._served: dict[tuple[torch.dtype, bool], bool] = {}
@@ -111,7 +117,7 @@ class SamplePass:
         first = tensors[0]
         wide = torch.float64 if first.dtype is torch.float64 else torch.float32
         types = {name: t.dtype for name, t in zip(self._tensors, tensors, strict=True)}
-        types |= dict.fromkeys(self._added, wide)
+        types |= dict.fromkeys(self._added, torch.bool if self._counts else wide)
         if self._written:
             types[self._written] = first.dtype
         # The engine computes what depends on numbers alone on the host, which here does not know them;

@@ -1,9 +1,10 @@
 """Losses of whole samples: pairs and triplets of vectors, images with their masks.
 
-Such a loss is a function of its tensors that returns one number for each sample, by plain PyTorch
-operations in float32 or float64; so every transform and every order of derivative is autograd's. The
-cost is that of a matrix product, or of a few passes over what is small beside the network. Here is
-what all of them share: names and number of the tensors, sample weights, reductions.
+Such a loss is a function of its tensors that returns one number for each sample, in float32 or float64. It
+is made of plain PyTorch operations, so that every transform and every order of derivative is
+autograd's; where they would pass over large tensors again and again they are one node with kernels
+(`mask_overlap`, `class_overlap`, `distances`, `cross_entropy`). Here is what all of them share: names and
+number of the tensors, sample weights, reductions.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def contrastive(
     Differs from: the label is the paper's. TensorFlow Addons, sentence-transformers and others have 1
     for similar pairs: give ``1 - label``. They have no half in it.
 
-    Two passes over the vectors, one for the distances, in float64, and one that reads them again and writes the
+    Two passes over the vectors, one for the distances, in float64, and one that writes the
     gradients; plain PyTorch operations for float64.
 
     Source: Hadsell, Chopra & LeCun 2006, equation 4.

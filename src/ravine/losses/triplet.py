@@ -79,8 +79,8 @@ def triplet(
     side at the kink. optax adds eps under the root, others do not add one and have the slope NaN at
     distance 0.
 
-    Two passes over the vectors for the norm 2, one for the distances, in float64, and one that reads them again
-    and writes the gradients; plain PyTorch operations for other norms and for float64.
+    Two passes over the vectors for the norm 2, one for the distances, in float64, and one that reads them
+    again and writes the gradients; plain PyTorch operations for other norms and for float64.
 
     Source: Balntas et al. 2016; Schroff et al. 2015 has the squared distance.
     """

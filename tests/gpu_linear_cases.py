@@ -18,6 +18,7 @@ from ravine.losses import (
     linear_cross_entropy,
     linear_products,
     linear_seen,
+    linear_state,
 )
 from ravine.losses.fused import HALVES
 from ravine.losses.linear_chunks import Terms
@@ -63,7 +64,7 @@ def chunks_of(logits, target, bias, terms):
         here = space[:, : logits[:, place].shape[1]]
         here.copy_(logits[:, place])
         aim = target if target.ndim == 1 else target[:, place]
-        yield linear_seen.Chunk(start, 23, here, aim, bias, terms.options["class_weight"])
+        yield linear_state.Chunk(start, 23, here, aim, bias, terms.options["class_weight"])
 
 
 @pytest.mark.parametrize("columns", [4096, 4], ids=["rows in one tile", "tiles"])

@@ -17,7 +17,7 @@ from ravine.losses.kernels.cross_entropy_cpu import number_type
 from ravine.losses.linear_chunks import Batch, Terms, sweep
 from ravine.losses.linear_classes import Head, arrived, gradients, results, visit
 from ravine.losses.linear_reference import reference
-from ravine.losses.linear_seen import Known
+from ravine.losses.linear_state import Known
 
 
 @dataclass(frozen=True)

@@ -36,17 +36,8 @@ from torch import Tensor
 from ravine.losses import linear_products
 from ravine.losses.linear_chunks import Batch, Terms
 from ravine.losses.linear_class_memory import Group, groups, memory
-from ravine.losses.linear_seen import (
-    Chunk,
-    Known,
-    Slopes,
-    finished,
-    is_plain,
-    look,
-    nothing_seen,
-    slopes_of,
-    turn,
-)
+from ravine.losses.linear_seen import finished, is_plain, look, nothing_seen, slopes_of, turn
+from ravine.losses.linear_state import Chunk, Known, Slopes
 
 LARGEST = 2.0**14
 """The bound of the slopes that are rounded, a quarter of what float16 can hold."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from ravine.losses.kernels import linear_classes_triton
 from ravine.losses.kernels.row_launch import tile_of
 from ravine.losses.linear_chunks import Terms
-from ravine.losses.linear_seen import Chunk, Seen, Slopes
+from ravine.losses.linear_state import Chunk, Seen, Slopes
 
 
 def look(chunk: Chunk, seen: Seen, terms: Terms) -> None:

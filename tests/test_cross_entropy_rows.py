@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ravine.engine import machine_code
+from ravine.engine.element_types import number_type
 from ravine.errors import TargetError
 from ravine.losses.cross_entropy_reference import check_targets, rows_loss
 from ravine.losses.kernels import cross_entropy_cpu
-from ravine.losses.kernels.cross_entropy_cpu import number_type, rows_loss_and_gradient
+from ravine.losses.kernels.cross_entropy_cpu import rows_loss_and_gradient
 
 INF, NAN = torch.inf, torch.nan
 # Relative error of the loss and of the slope (d is rounded, so exp(d) is off by abs(d) eps / 2),

@@ -15,6 +15,17 @@ def supports(dtype: torch.dtype) -> bool:
     return dtype in STORED_TYPES
 
 
+def number_type(dtype: torch.dtype) -> torch.dtype:
+    """Return the type of the arithmetic for elements of one type."""
+    return torch.float64 if dtype is torch.float64 else torch.float32
+
+
+def words_of(dtype: torch.dtype) -> tuple[str, str]:
+    """Return what `ravine.engine.kernel_language` calls the type of the arithmetic, and that in memory."""
+    number, stored = (str(kind).removeprefix("torch.") for kind in (number_type(dtype), dtype))
+    return number, stored
+
+
 def compute_type(types: Mapping[str, Any]) -> str:
     """Return the type of the arithmetic: float64 if any variable's type is, else float32.
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ravine.engine.element_types import number_type
 from ravine.losses import buffers, executors
 from ravine.losses.arguments import is_batched, needs_gradient, plain_only
 from ravine.losses.kernels import class_overlap_cpu
@@ -112,7 +113,7 @@ def _by_class(masks: Masks) -> tuple[Tensor, Tensor]:
     samples, classes = logits.shape[:2]
     places = logits.shape[2:].numel()
     if target.is_floating_point():
-        wide = class_overlap_cpu.number_type(logits.dtype)
+        wide = number_type(logits.dtype)
         target = target.movedim(dim, 1).reshape(samples, classes, places).to(wide)
     else:
         target = target.reshape(samples, places)

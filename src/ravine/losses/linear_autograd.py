@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ravine.engine.element_types import number_type
 from ravine.losses import executors, linear_products
 from ravine.losses.arguments import is_at_hand, is_batched
 from ravine.losses.fused_rows import sum_of
-from ravine.losses.kernels.cross_entropy_cpu import number_type
 from ravine.losses.linear_chunks import Batch, Terms, sweep
 from ravine.losses.linear_classes import Head, arrived, gradients, results, visit
 from ravine.losses.linear_reference import reference

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ravine.engine.element_types import number_type
 from ravine.losses import executors
 from ravine.losses.arguments import is_at_hand
 from ravine.losses.fused_rows import compute
-from ravine.losses.kernels.cross_entropy_cpu import number_type
 from ravine.losses.linear_strips import Strips, buffered, lent
 from ravine.losses.row_formula import RowBatch, Rows
 from ravine.losses.soft_cap import capped, slope_of_cap

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ravine.engine.capture import is_capturing
+from ravine.engine.element_types import number_type
 from ravine.errors import unknown_option
 from ravine.losses.arguments import (
     check_not_empty,
@@ -24,7 +25,6 @@ from ravine.losses.arguments import (
 from ravine.losses.bounds import NOT_NEGATIVE, POSITIVE, Bound, check_bounds
 from ravine.losses.cross_entropy import CrossEntropyRows
 from ravine.losses.fused_rows import without_strangers
-from ravine.losses.kernels.cross_entropy_cpu import number_type
 from ravine.losses.linear_arguments import check_head, check_head_target
 from ravine.losses.linear_autograd import Call, loss_of
 from ravine.losses.linear_chunks import Batch, Terms

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ravine.engine.element_types import number_type
 from ravine.losses.fused_rows import plain_losses
-from ravine.losses.kernels.cross_entropy_cpu import number_type
 from ravine.losses.linear_chunks import Terms
 from ravine.losses.row_formula import RowBatch
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ravine.engine.element_types import number_type
 from ravine.engine.equation import Equation
 from ravine.engine.functions import exp, where
 from ravine.losses.arguments import is_batched, needs_gradient, plain_only
@@ -60,7 +61,7 @@ def mask_overlaps(
         counts: (N,) which samples count, or None if all do. The sums of the others are 0.
         ignore_index: the target of places that are left out.
     """
-    wide = torch.float64 if input.dtype is torch.float64 else torch.float32
+    wide = number_type(input.dtype)
     narrow = target.is_floating_point() and target.itemsize <= wide.itemsize
     y = target if narrow else target.to(wide)
     if counts is not None:
@@ -91,7 +92,7 @@ class Overlaps(torch.autograd.Function):
         ctx.save_for_backward(input, target)
         ctx.ignored = ignored
         sums = _sums((input.detach().contiguous(), target), {"ignored": ignored})
-        return sums.to(torch.float64 if input.dtype is torch.float64 else torch.float32)
+        return sums.to(number_type(input.dtype))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -117,5 +118,5 @@ def _without(input: Tensor, target: Tensor, ignored: int) -> Tensor:
 
     They must not reach the equation: 0 * NaN on the way back is NaN.
     """
-    wide = torch.float64 if input.dtype is torch.float64 else torch.float32
+    wide = number_type(input.dtype)
     return torch.where(target == ignored, 0.0, input.to(wide))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ravine.engine.capture import is_capturing
 from ravine.engine.choice import choose, executor
+from ravine.engine.element_types import number_type
 from ravine.engine.equation import Equation
 from ravine.engine.launch import Launch
 from ravine.engine.program import Program, Specialised, Stage
@@ -115,7 +116,7 @@ class SamplePass:
 
     def _made(self, tensors: Sequence[Tensor], samples: int, size: int) -> Plan:
         first = tensors[0]
-        wide = torch.float64 if first.dtype is torch.float64 else torch.float32
+        wide = number_type(first.dtype)
         types = {name: t.dtype for name, t in zip(self._tensors, tensors, strict=True)}
         types |= dict.fromkeys(self._added, torch.bool if self._counts else wide)
         if self._written:

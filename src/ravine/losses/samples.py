@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ravine.engine.element_types import number_type
 from ravine.errors import ArgumentTypeError
 from ravine.losses.arguments import (
     check_not_empty,
@@ -115,7 +116,7 @@ class SampleLoss:
     ) -> Tensor:
         """Return the loss of each sample times its weight."""
         first = tensors[0]
-        wide = torch.float64 if first.dtype is torch.float64 else torch.float32
+        wide = number_type(first.dtype)
         counts = kept = None
         if factor is not None:
             counts = kept = factor != 0
@@ -153,7 +154,7 @@ def counted(tensors: Tensors, counts: Tensor | None) -> Tensors:
 
     It must not reach a formula: 0 * NaN on the way back is NaN.
     """
-    wide = torch.float64 if tensors[0].dtype is torch.float64 else torch.float32
+    wide = number_type(tensors[0].dtype)
     tensors = tuple(t.to(wide) if t.is_floating_point() else t for t in tensors)
     if counts is None:
         return tensors

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ravine.engine.element_types import number_type
 from ravine.losses.kernels import class_overlap_triton as kernels
 from ravine.losses.kernels.class_overlap_cpu import is_last
 
@@ -49,7 +50,7 @@ def overlap_sums(
 ) -> Tensor:
     """Return the sums; arguments as in `class_overlap_cpu.overlap_sums`. The order is always the same."""
     samples, classes, places = logits.shape
-    number = torch.float64 if logits.dtype is torch.float64 else torch.float32
+    number = number_type(logits.dtype)
     if logits.numel() == 0:
         return torch.zeros((samples, 3, classes), dtype=number, device=logits.device)
     tile = tile_of(classes, logits.dtype)

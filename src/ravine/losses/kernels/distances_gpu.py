@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ravine.engine.gpu_functions import bfloat16_of, float32_of
+from ravine.losses.kernels.row_tiles import number_of, write_slopes
 
 TILE = 2048
 """Numbers of a tile: 16 a thread. By reasoning, nothing of this was measured on a GPU."""
@@ -26,10 +26,7 @@ WIDEST = 1024
 
 @triton.jit
 def _numbers(x, place, inside):
-    a = tl.load(x + place, mask=inside, other=0)
-    if x.dtype.element_ty == tl.int16:
-        a = float32_of(a)
-    return a.to(tl.float64)
+    return number_of(tl.load(x + place, mask=inside, other=0), tl.float64).to(tl.float64)
 
 
 @triton.jit
@@ -72,14 +69,6 @@ def _pull(times, d):
     return tl.where(times[:, None] == 0, 0.0, times[:, None] * d)
 
 
-@triton.jit
-def _write(out, place, inside, slope):
-    if out.dtype.element_ty == tl.int16:
-        tl.store(out + place, bfloat16_of(slope.to(tl.float32)), mask=inside)
-    else:
-        tl.store(out + place, slope.to(out.dtype.element_ty), mask=inside)
-
-
 @triton.jit(do_not_specialize=["rows"])
 def slopes(
     a, b, c, times, of_a, of_b, of_c, rows, width, EPS: tl.constexpr, PAIRS: tl.constexpr,
@@ -111,11 +100,11 @@ def slopes(
                 of_y += third
                 of_z -= third
             if C:
-                _write(of_c, place, inside, of_z)
+                write_slopes(of_c, place, of_z.to(tl.float32), inside)
         if A:
-            _write(of_a, place, inside, of_x)
+            write_slopes(of_a, place, of_x.to(tl.float32), inside)
         if B:
-            _write(of_b, place, inside, of_y)
+            write_slopes(of_b, place, of_y.to(tl.float32), inside)
 
 
 def tile_of(width: int) -> tuple[int, int]:

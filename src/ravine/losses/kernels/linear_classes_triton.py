@@ -14,14 +14,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ravine.engine.gpu_functions import bfloat16_of, divide, tanh
+from ravine.engine.gpu_functions import divide, tanh
 from ravine.losses.kernels.cross_entropy_triton import (
     added,
-    difference,
     exp_of_negative,
     slope_of,
     weights_of,
 )
+from ravine.losses.kernels.row_tiles import difference, write_slopes
 
 
 @triton.jit
@@ -148,7 +148,4 @@ def turn(
             slope *= _slope_of_cap(given, cap)
         tl.debug_barrier()  # before a warp writes where another reads
         place = (row * slopes_stride)[:, None] + local[None, :]
-        if slopes.dtype.element_ty == tl.int16:
-            tl.store(slopes + place, bfloat16_of(slope), mask=inside)
-        else:
-            tl.store(slopes + place, slope.to(slopes.dtype.element_ty), mask=inside)
+        write_slopes(slopes, place, slope, inside)
